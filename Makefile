@@ -1,0 +1,34 @@
+# Each command needs nothing but Python 3.11 or newer: the environment is made once, and again only when pyproject.toml changes.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+PYTEST := $(BIN)/python -m pytest -v -n auto --maxprocesses 4 --dist worksteal
+
+.PHONY: demo test slow lab notebooks clean
+
+demo: $(READY)  ## colorize bundled photos, train a little, look at demo/
+	$(BIN)/colorgan demo --out demo
+
+test: $(READY)  ## everything that must hold, at most 20 minutes
+	$(PYTEST)
+
+slow: $(READY)  ## the long forms, at most 45 minutes
+	$(PYTEST) -m slow
+
+lab: $(READY)  ## the notebooks in JupyterLab
+	$(BIN)/jupyter lab nbs
+
+notebooks: $(READY)  ## run all notebooks, keep their outputs, bring modules and README in step
+	$(BIN)/nbdev-export
+	$(BIN)/nbdev-test --save --n-workers 2
+	$(BIN)/nbdev-clean
+	$(BIN)/python tools/readme.py
+
+clean:  ## everything that can be made again, the environment too
+	rm -rf .venv build dist demo _proc _docs *.egg-info .ruff_cache .pytest_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@

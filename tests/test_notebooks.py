@@ -1,0 +1,32 @@
+"""Every notebook runs, each in a Python of its own."""
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+root = Path(__file__).resolve().parent.parent
+notebooks = [p for p in sorted(root.glob('nbs/**/*.ipynb')) if '.ipynb_checkpoints' not in p.parts]
+
+
+def flagged(flag): return [p for p in notebooks if f'#| {flag}' in p.read_text(encoding='utf-8')]
+
+
+def run(notebook, flags=''):
+    command = [Path(sys.executable).with_name('nbdev-test'), notebook, '--flags', flags]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    if done.returncode: pytest.fail((done.stdout + done.stderr)[-6000:], pytrace=False)
+
+
+@pytest.mark.parametrize('notebook', notebooks, ids=lambda p: p.stem)
+def test_notebook(notebook): run(notebook)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('notebook', flagged('slow'), ids=lambda p: p.stem)
+def test_slow_cells(notebook): run(notebook, 'slow')
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize('notebook', flagged('cuda'), ids=lambda p: p.stem)
+def test_cuda_cells(notebook): run(notebook, 'cuda')
