@@ -21,6 +21,7 @@ lab: $(READY)  ## the notebooks in JupyterLab
 notebooks: $(READY)  ## run all notebooks, keep their outputs, bring modules and README in step
 	$(BIN)/nbdev-export
 	$(BIN)/nbdev-test --save --n-workers 2
+	$(BIN)/python tools/shrink.py nbs/*.ipynb
 	$(BIN)/nbdev-clean
 	$(BIN)/python tools/readme.py
 

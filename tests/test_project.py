@@ -1,0 +1,175 @@
+"""The project holds together: notebooks, modules, README, metadata and wheel say the same."""
+import configparser
+import json
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import venv
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip('nbdev', reason='these checks are for the development environment, not for Colab')
+
+root = Path(__file__).resolve().parent.parent
+scripts = Path(sys.executable).parent
+notebooks = [p for p in sorted(root.glob('nbs/**/*.ipynb')) if '.ipynb_checkpoints' not in p.parts]
+badge = 'https://colab.research.google.com/github/{user}/{repo}/blob/{branch}/{path}'
+install = """import importlib.util, subprocess, sys
+if importlib.util.find_spec('colorgan') is None: subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', 'colorgan'], check=True)"""
+
+
+def sh(*command, cwd=root):
+    "Runs `command` and returns what it printed; its output is the message if it fails."
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    if done.returncode: pytest.fail(f'{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}', pytrace=False)
+    return done.stdout
+
+
+def committed():
+    "The files that git holds or would add, as a clone has them."
+    names = sh('git', 'ls-files', '--cached', '--others', '--exclude-standard').splitlines()
+    return [name for name in names if (root/name).is_file()]
+
+
+def contents(folder): return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob('*') if p.is_file()}
+
+
+def changed(folder, before):
+    "Names of the files under `folder` that came, went or differ from `before`."
+    after = {k: v for k, v in contents(folder).items() if '__pycache__' not in k}
+    return sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k))
+
+
+@pytest.fixture
+def clone(tmp_path):
+    for name in committed():
+        (tmp_path/name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root/name, tmp_path/name)
+    return tmp_path
+
+
+@pytest.fixture(scope='module')
+def config():
+    from nbdev.config import get_config
+    return get_config(root)
+
+
+def test_modules_are_what_the_notebooks_export(clone):
+    before = contents(clone)
+    for module in clone.glob('colorgan/**/*.py'):
+        if module.name != '__init__.py': module.unlink()
+    sh(scripts/'nbdev-export', cwd=clone)
+    assert changed(clone, before) == [], 'run nbdev-export and commit what it changes'
+
+
+def test_notebooks_are_clean(clone):
+    before = contents(clone)
+    sh(scripts/'nbdev-clean', cwd=clone)
+    assert changed(clone, before) == [], 'run nbdev-clean and commit what it changes'
+
+
+def test_readme_is_the_index(clone):
+    before = contents(clone)
+    sh(sys.executable, 'tools/readme.py', cwd=clone)
+    assert changed(clone, before) == [], 'run python tools/readme.py and commit what it changes'
+
+
+def test_links_of_the_readme():
+    text = (root/'README.md').read_text(encoding='utf-8')
+    links = re.findall(r'(?:\]\(|src=")(?!https?:|#|mailto:)([^)"\s]+)', text)
+    assert [p for p in links if not (root/p).exists()] == []
+
+
+@pytest.mark.parametrize('notebook', notebooks, ids=lambda p: p.stem)
+def test_notebook_is_fit_to_commit(notebook, config):
+    assert notebook.stat().st_size <= 1.5e6
+    book = json.loads(notebook.read_text(encoding='utf-8'))
+    cells, metadata = book['cells'], book['metadata']
+    assert metadata == {'kernelspec': {'display_name': 'python3', 'language': 'python', 'name': 'python3'}}
+    address = badge.format(path=notebook.relative_to(root).as_posix(), **config.d)
+    assert any(address in ''.join(c['source']) for c in cells), 'no Colab badge'
+    code = [c for c in cells if c['cell_type'] == 'code' and not ''.join(c['source']).startswith('#| default_exp')]
+    assert ''.join(code[0]['source']) == install, 'the first code cell does not install colorgan'
+    outputs = [o for c in code for o in c['outputs']]
+    assert not [o['ename'] for o in outputs if o['output_type'] == 'error']
+    text = json.dumps([o.get('text', o.get('data', {}).get('text/plain')) for o in outputs])
+    assert not re.search(f'{root}|/home/|/root/|/Users/|/tmp/', text), 'an output names a path of the machine that ran it'
+
+
+def test_repository_is_small():
+    sizes = {name: (root/name).stat().st_size for name in committed() if not name.startswith('colorgan/weights/')}
+    assert sum(sizes.values()) < 20e6, sorted(sizes, key=sizes.get)[-5:]
+
+
+def test_settings_ini_mirrors_nbdev(config):
+    settings = configparser.ConfigParser()
+    settings.read(root/'settings.ini', encoding='utf-8')
+    paths = dict(lib_path=config.lib_path, nbs_path=config.nbs_path, doc_path=config.doc_path)
+    expected = config.d | {k: p.relative_to(root).as_posix() for k, p in paths.items()}
+    mirror = dict(settings['DEFAULT'])
+    assert mirror == {k: str(expected.get(k)) for k in mirror}
+    assert mirror.keys() >= {'lib_name', 'nbs_path', 'lib_path', 'doc_path', 'user', 'repo', 'branch', 'min_python'}
+
+
+def test_setup_py_is_one_line():
+    assert (root/'setup.py').read_text(encoding='utf-8') == 'from setuptools import setup; setup()\n'
+
+
+def test_dependencies_accept_what_colab_preinstalls():
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+    lines = (root/'.github'/'colab-constraints.txt').read_text(encoding='utf-8').splitlines()
+    colab = {canonicalize_name(n): v for n, v in (line.split('==') for line in lines if '==' in line)}
+    project = tomllib.loads((root/'pyproject.toml').read_text(encoding='utf-8'))['project']
+    refused = []
+    for name in project['dependencies']:
+        wanted = Requirement(name)
+        if not wanted.specifier.contains(colab[canonicalize_name(wanted.name)]): refused.append(name)
+    assert refused == []
+
+
+def test_actions_are_pinned():
+    uses = [line for p in root.glob('.github/**/*.yml') for line in re.findall(r'uses: (.+)', p.read_text(encoding='utf-8'))]
+    assert uses and [u for u in uses if not re.fullmatch(r'\./\S+|[\w./-]+@[0-9a-f]{40} # v[\d.]+', u)] == []
+
+
+def test_ruff(): sh(sys.executable, '-m', 'ruff', 'check', '--no-cache', '.')
+
+
+imports = """
+import importlib, pkgutil, sys, colorgan
+assert colorgan.__file__.startswith(sys.prefix), colorgan.__file__
+for name in ('lab', 'recipes', 'colorize', 'cli'): importlib.import_module(f'colorgan.{name}')
+assert not {'torch', 'fastai', 'matplotlib'} & sys.modules.keys(), 'the command line imports more than it needs'
+for module in pkgutil.walk_packages(colorgan.__path__, 'colorgan.'): importlib.import_module(module.name)
+print(colorgan.__version__)
+"""
+
+
+def test_wheel_in_a_clean_environment(clone, tmp_path_factory, config):
+    "The wheel, made from the source archive, is imported where colorgan is not; what it depends on is lent by this environment."
+    sh(sys.executable, '-m', 'build', '--no-isolation', '--outdir', 'dist', cwd=clone)
+    wheel, = (clone/'dist').glob('*.whl')
+    away = tmp_path_factory.mktemp('away')
+    venv.create(away/'env', with_pip=False)
+    python = away/'env'/'bin'/'python'
+    sh(sys.executable, '-m', 'pip', '--python', python, 'install', '--quiet', '--no-deps', '--no-index', wheel)
+    site = Path(sh(python, '-c', 'import sysconfig; print(sysconfig.get_path("purelib"))').strip())
+    (site/'lent.pth').write_text(sysconfig.get_path('purelib'))
+    assert sh(python, '-c', imports, cwd=away).split()[-1] == config.version
+    assert 'colorize' in sh(away/'env'/'bin'/'colorgan', '--help', cwd=away)
+    weights = {name for name in committed() if name.startswith('colorgan/weights/')}
+    assert weights <= {p.relative_to(site).as_posix() for p in site.glob('colorgan/weights/**/*')}
+
+
+def test_constraint_from_colabs_list():
+    constraint = runpy.run_path(root/'tools'/'colab.py')['constraint']
+    assert constraint('numpy==2.1.3') == 'numpy==2.1.3'
+    assert constraint('torch==2.11.0+cu128') == 'torch==2.11.0'
+    assert constraint('torch @ https://example.org/cu128/torch-2.11.0%2Bcu128-cp313-cp313-linux_x86_64.whl#sha256=0') == 'torch==2.11.0'
+    assert constraint('google-colab @ file:///colabtools/dist/google_colab-1.0.0.tar.gz') == constraint('# a comment') == ''
