@@ -8,12 +8,12 @@ Docs: https://colorgan.github.io/colorgan/color.html.md"""
 __all__ = ['spaces', 'rgb_to_lab', 'lab_to_rgb', 'check_rgb', 'TensorL', 'TensorLab', 'TensorRGB', 'TensorGrey', 'LabSpace',
            'RGBSpace', 'get_space']
 
-# %% ../nbs/00_color.ipynb #2991d5a3
+# %% ../nbs/00_color.ipynb #8ff66c30
 import torch
 from fastai.torch_core import TensorImageBase, show_image
 from .lab import (AB_HALF, L_HALF, L_MID, RGB_FROM_XYZ, WHITE, XYZ_FROM_RGB, ColorganError)
 
-# %% ../nbs/00_color.ipynb #1b49c60a
+# %% ../nbs/00_color.ipynb #2d07ae78
 def _checked(x, what):
     "`x` as a plain float32 (or float64) tensor, or a sentence on what was expected"
     if not isinstance(x, torch.Tensor): raise ColorganError(f'expected a torch tensor of {what}, got {type(x).__name__}')
@@ -22,26 +22,26 @@ def _checked(x, what):
     x = x.as_subclass(torch.Tensor)
     return x if x.dtype == torch.float64 else x.float()
 
-# %% ../nbs/00_color.ipynb #58a9b9ad
+# %% ../nbs/00_color.ipynb #c46ca058
 def _mix(m, x):
     "Each output plane is a weighted sum of the planes `r, g, b` of `x`"
     r, g, b = x.unbind(-3)
     return [r * p + g * q + b * s for p, q, s in m.tolist()]
 
-# %% ../nbs/00_color.ipynb #c017a9b0
+# %% ../nbs/00_color.ipynb #73272486
 def _to_linear(x): return torch.where(x > 0.04045, ((x.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4, x / 12.92)
 def _to_gamma(x): return torch.where(x > 0.0031308, 1.055 * x.clamp(min=0.0031308) ** (1 / 2.4) - 0.055, x * 12.92)
 def _root(t): return torch.where(t > 0.008856, t.clamp(min=0.008856) ** (1 / 3), 7.787 * t + 16 / 116)
 def _unroot(f): return torch.where(f > 0.2068966, f ** 3, (f - 16 / 116) / 7.787)
 
-# %% ../nbs/00_color.ipynb #50922ca5
+# %% ../nbs/00_color.ipynb #edcc405e
 def rgb_to_lab(x: torch.Tensor, # sRGB in [0, 1], float, shape `(…, 3, H, W)`, any device
               ) -> torch.Tensor: # L in 0…100, a and b; same shape, float32 (float64 stays float64)
     "CIE Lab (D65) of sRGB. Differentiable, and float32 inside autocast. Raises `ColorganError` on a wrong type or shape."
     fx, fy, fz = (_root(p / w) for p, w in zip(_mix(XYZ_FROM_RGB, _to_linear(_checked(x, 'RGB in [0, 1]'))), WHITE.tolist()))
     return torch.stack([116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)], -3)
 
-# %% ../nbs/00_color.ipynb #9c52a398
+# %% ../nbs/00_color.ipynb #2fe9d441
 def _into_gamut(rgb, y, eps=1e-6):
     "Linear `rgb` moved towards the grey `y` (one plane of luminance) until it lies within [0, 1]"
     y = y.clamp(0, 1).unsqueeze(-3)
@@ -50,7 +50,7 @@ def _into_gamut(rgb, y, eps=1e-6):
     t = (room / d.abs().clamp(min=eps)).amin(-3, keepdim=True).clamp(max=1)
     return y + t * d
 
-# %% ../nbs/00_color.ipynb #710bb694
+# %% ../nbs/00_color.ipynb #d0adeda7
 def lab_to_rgb(x: torch.Tensor, # CIE Lab with L in 0…100, float, shape `(…, 3, H, W)`, any device
               ) -> torch.Tensor: # sRGB in [0, 1], same shape
     """sRGB of CIE Lab (D65). Colours that sRGB lacks keep their L and hue and lose chroma (they are moved, in linear light, towards the grey
@@ -61,7 +61,7 @@ def lab_to_rgb(x: torch.Tensor, # CIE Lab with L in 0…100, float, shape `(…,
     rgb = torch.stack(_mix(RGB_FROM_XYZ, torch.stack([X, Y, Z], -3)), -3)
     return _to_gamma(_into_gamut(rgb, Y)).clamp(0, 1)
 
-# %% ../nbs/00_color.ipynb #b5464d40
+# %% ../nbs/00_color.ipynb #0315fa2c
 def check_rgb(x: torch.Tensor, # what should be sRGB in [0, 1] of shape `(…, 3, H, W)`
              ) -> torch.Tensor: # the same, as a plain float tensor
     "`x` if it is RGB in [0, 1]; raises `ColorganError` with what was expected and what came"
@@ -70,20 +70,20 @@ def check_rgb(x: torch.Tensor, # what should be sRGB in [0, 1] of shape `(…, 3
     if not (lo >= -1e-3 and hi <= 1 + 1e-3): raise ColorganError(f'expected RGB in [0, 1], got values from {float(lo):.3g} to {float(hi):.3g}')
     return x
 
-# %% ../nbs/00_color.ipynb #cda8468d
+# %% ../nbs/00_color.ipynb #459b30b6
 class _Shown(TensorImageBase):
     "A tensor in network range that shows itself as a photo; subclasses say in `rgb` how"
     def show(self, ctx=None, **kwargs): return show_image(self.rgb().detach().cpu(), ctx=ctx, **kwargs)
     def plain(self): return self.as_subclass(torch.Tensor).float()
 
-# %% ../nbs/00_color.ipynb #bf8942b3
+# %% ../nbs/00_color.ipynb #dbeb30ca
 class TensorL(_Shown):
     "Lightness in [-1, 1], shape `(…, 1, H, W)`: what a network sees in Lab space"
     def rgb(self):
         L = self.plain() * L_HALF + L_MID
         return lab_to_rgb(torch.cat([L, torch.zeros_like(L), torch.zeros_like(L)], -3))
 
-# %% ../nbs/00_color.ipynb #9c904b5e
+# %% ../nbs/00_color.ipynb #992495d5
 class TensorLab(_Shown):
     "Lightness and chroma in [-1, 1], shape `(…, 3, H, W)`: a photo, true or predicted, in Lab space"
     def ab(self):
@@ -91,7 +91,7 @@ class TensorLab(_Shown):
         return self.plain()[..., 1:, :, :] * AB_HALF
     def rgb(self): return lab_to_rgb(torch.cat([self.plain()[..., :1, :, :] * L_HALF + L_MID, self.ab()], -3))
 
-# %% ../nbs/00_color.ipynb #d30011b4
+# %% ../nbs/00_color.ipynb #4a42b4d2
 class TensorRGB(_Shown):
     "sRGB in [-1, 1], shape `(…, 3, H, W)`: a photo, true or predicted, in RGB space"
     def ab(self):
@@ -99,12 +99,12 @@ class TensorRGB(_Shown):
         return rgb_to_lab(self.rgb())[..., 1:, :, :]
     def rgb(self): return (self.plain() / 2 + .5).clamp(0, 1)
 
-# %% ../nbs/00_color.ipynb #c48459d6
+# %% ../nbs/00_color.ipynb #082f7b1c
 class TensorGrey(_Shown):
     "sRGB grey in [-1, 1], shape `(…, 1, H, W)`: what a network sees in RGB space"
     def rgb(self): return (self.plain() / 2 + .5).clamp(0, 1).repeat_interleave(3, -3)
 
-# %% ../nbs/00_color.ipynb #449cd196
+# %% ../nbs/00_color.ipynb #bdbf0d30
 class LabSpace:
     "See L, paint a and b. Predictions hold L and ab together, so a critic that sees one sees the condition as well."
     name, n_out = 'lab', 2
@@ -126,7 +126,7 @@ class LabSpace:
         "RGB in [0, 1] of a prediction, with the lightness of `x`"
         return self.join(x.as_subclass(TensorL), self.painted(pred)).rgb()
 
-# %% ../nbs/00_color.ipynb #1f81957e
+# %% ../nbs/00_color.ipynb #024e2bef
 class RGBSpace:
     "See grey, paint red, green and blue."
     name, n_out = 'rgb', 3
@@ -143,10 +143,10 @@ class RGBSpace:
         "RGB in [0, 1] of a prediction, as the network painted it"
         return pred.as_subclass(TensorRGB).rgb()
 
-# %% ../nbs/00_color.ipynb #1bf031da
+# %% ../nbs/00_color.ipynb #47f8abab
 spaces = {s.name: s for s in (LabSpace(), RGBSpace())}
 
-# %% ../nbs/00_color.ipynb #79619cb0
+# %% ../nbs/00_color.ipynb #a0747f39
 def get_space(name): # 'lab', 'rgb', or a space
     "The target space of that name; raises `ColorganError` with the names there are"
     if not isinstance(name, str): return name
