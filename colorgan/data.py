@@ -8,8 +8,9 @@ Docs: https://colorgan.github.io/colorgan/data.html.md"""
 __all__ = ['dice', 'crop_box', 'middle_box', 'cut', 'Photos', 'mirrored', 'ToSpace', 'PhotoDL', 'default_device',
            'small_settings', 'split_photos', 'get_dls', 'PhotoLoaders', 'workspace']
 
-# %% ../nbs/01_data.ipynb #213955d8
+# %% ../nbs/01_data.ipynb #fc61c331
 import os
+from functools import lru_cache
 from pathlib import Path
 import numpy as np, torch
 from fastai.data.core import DataLoaders, TfmdDL
@@ -20,7 +21,8 @@ from .color import get_space
 from .lab import ColorganError
 from .photos import bundled_photos, open_photo, photo_files, photo_name
 
-# %% ../nbs/01_data.ipynb #96a9d54e
+# %% ../nbs/01_data.ipynb #561e5a41
+@lru_cache(maxsize=4)
 def dice(seed, # the run's seed
          epoch, # which epoch; its dice are independent of all others
          n, # number of photos
@@ -28,7 +30,7 @@ def dice(seed, # the run's seed
     "The random numbers of every photo in one epoch"
     return np.random.default_rng((seed, epoch)).random((n, 5))
 
-# %% ../nbs/01_data.ipynb #a1c040b4
+# %% ../nbs/01_data.ipynb #0c73456e
 def crop_box(w, h, # size of the photo, or arrays of sizes
              u, # dice of shape `(…, 5)`
              area=(.4, 1.), # share of the largest crop of that aspect
@@ -41,13 +43,13 @@ def crop_box(w, h, # size of the photo, or arrays of sizes
     bw, bh = bh * r * shrink, bh * shrink
     return (w - bw) * u[..., 2], (h - bh) * u[..., 3], bw, bh
 
-# %% ../nbs/01_data.ipynb #063dc132
+# %% ../nbs/01_data.ipynb #96a8f527
 def middle_box(w, h):
     "The largest square in the middle of a photo: x, y, width and height"
     s = np.minimum(w, h)
     return (w - s) / 2, (h - s) / 2, s, s
 
-# %% ../nbs/01_data.ipynb #6ec7bb08
+# %% ../nbs/01_data.ipynb #b20b0fa8
 def cut(im, # PIL image
         box, # x, y, width and height
         size, # side of the result
@@ -56,7 +58,7 @@ def cut(im, # PIL image
     x, y, w, h = box
     return np.asarray(im.resize((size, size), Image.BILINEAR, (x, y, min(x + w, im.width), min(y + h, im.height)), reducing_gap=2.))
 
-# %% ../nbs/01_data.ipynb #e38bf874
+# %% ../nbs/01_data.ipynb #bfee4ed9
 class Photos:
     "Photos read from their files, cut to squares of bytes, batch by batch"
     def __init__(self, refs, size, augment, seed): self.refs, self.size, self.augment, self.seed, self.bad = refs, size, augment, seed, {}
@@ -83,25 +85,25 @@ class Photos:
         self.bad.update((i, photo_name(self.refs[i])) for i in bad.tolist())
         return mirrored(rgb.permute(0, 3, 1, 2).float().div_(255), mirror)
 
-# %% ../nbs/01_data.ipynb #e97160a6
+# %% ../nbs/01_data.ipynb #14d680b3
 def mirrored(rgb, # photos of shape `(n, 3, h, w)`
              mirror, # bool of shape `(n,)`
             ): # the same, some of them left to right
     "Mirrors the photos that are to be mirrored, on their device"
     return torch.where(mirror[:, None, None, None], rgb.flip(-1), rgb)
 
-# %% ../nbs/01_data.ipynb #09ea1558
+# %% ../nbs/01_data.ipynb #a9fcfba0
 class ToSpace(ItemTransform):
     "One batch transform on the device: bytes to `(x, y)` in a space"
     def __init__(self, photos, space): self.photos, self.space = photos, space
     def encodes(self, b): return self.space.encode(self.photos.finish(*b))
 
-# %% ../nbs/01_data.ipynb #88f51d97
+# %% ../nbs/01_data.ipynb #6202f296
 class PhotoDL(TfmdDL):
     "A fastai loader of `Photos`, whose order is a function of the seed and the epoch"
     def __init__(self, dataset, bs=16, shuffle=False, **kwargs):
+        self.epoch, self.start, self.next = 0, 0, (0, 0)
         super().__init__(dataset, bs=bs, shuffle=shuffle, **kwargs)
-        self.seek(0)
     def seek(self, epoch, batch=0):
         "The next pass is that of `epoch`, from `batch` on; the passes after it follow"
         self.next = epoch, batch
@@ -120,7 +122,7 @@ class PhotoDL(TfmdDL):
     def _one_pass(self):
         self._n_inp, self._types = 1, explode_types(self.after_batch.fs[0].space.encode(torch.zeros(1, 3, 2, 2)))
 
-# %% ../nbs/01_data.ipynb #28d09cf1
+# %% ../nbs/01_data.ipynb #a5488f59
 def default_device(device=None, # 'cuda', 'mps', 'cpu', or None for the best there is
                   ) -> torch.device:
     "The device to run on. Raises `ColorganError` if the one asked for is not there."
@@ -131,12 +133,12 @@ def default_device(device=None, # 'cuda', 'mps', 'cpu', or None for the best the
     if not there.get(device.type, True): raise ColorganError(f'this machine has no {device.type} device: leave the device out or choose cpu')
     return device
 
-# %% ../nbs/01_data.ipynb #e03f705d
+# %% ../nbs/01_data.ipynb #f51b2fa9
 def small_settings(device=None) -> dict: # `size`, `bs` and `items` for `get_dls`
     "Settings for trying things out: the usual ones on an accelerator, small ones on a CPU"
     return dict(size=64, bs=8, items=64) if default_device(device).type == 'cpu' else dict(size=256, bs=16, items=None)
 
-# %% ../nbs/01_data.ipynb #d5cf91bf
+# %% ../nbs/01_data.ipynb #265bfa17
 def split_photos(data, # photos, as `photo_files` takes them
                  valid=.2, # the share that is held out, or photos of their own
                  items=None, # take this many of them, chosen by the seed
@@ -152,10 +154,10 @@ def split_photos(data, # photos, as `photo_files` takes them
     n = min(max(round(len(order) * valid), 1), len(order) - 1)
     return [refs[i] for i in order[n:]], [refs[i] for i in order[:n]]
 
-# %% ../nbs/01_data.ipynb #7c8a797e
+# %% ../nbs/01_data.ipynb #0258b5cb
 def _workers(refs): return min(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(), 16) if len(refs) > 256 else 0
 
-# %% ../nbs/01_data.ipynb #10e10860
+# %% ../nbs/01_data.ipynb #0e7d28b5
 def get_dls(data, # a folder, zip, list file, name such as 'bundled', or a list of any of these
             size=256, # side of the squares, in pixels
             bs=16, # photos in a batch
@@ -175,19 +177,19 @@ def get_dls(data, # a folder, zip, list file, name such as 'bundled', or a list 
     dls.space = space
     return dls
 
-# %% ../nbs/01_data.ipynb #bfe5c66e
+# %% ../nbs/01_data.ipynb #bfdb9815
 def _loader(refs, size, bs, space, seed, device, augment, shuffle, num_workers):
     photos = Photos(refs, size, augment, seed)
     return PhotoDL(photos, bs=min(bs, len(refs)), shuffle=shuffle, drop_last=shuffle, device=device, after_batch=[ToSpace(photos, space)],
                    num_workers=_workers(refs) if num_workers is None else num_workers, pin_memory=device.type == 'cuda')
 
-# %% ../nbs/01_data.ipynb #4b7bee68
+# %% ../nbs/01_data.ipynb #371145f7
 class PhotoLoaders(DataLoaders):
     "`DataLoaders` that know their space and what they skipped"
     @property
     def skipped(self): return sorted({name for dl in self.loaders for name in dl.dataset.bad.values()})
 
-# %% ../nbs/01_data.ipynb #8a5c3644
+# %% ../nbs/01_data.ipynb #cdda08a7
 def workspace(name='colorgan', # name of the folder
               drive='/content/drive', # where Drive is mounted on Colab
              ) -> Path: # the folder, made if it was missing
