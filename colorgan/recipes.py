@@ -8,18 +8,18 @@ Docs: https://colorgan.github.io/colorgan/recipes.html.md"""
 __all__ = ['recipes', 'Recipe', 'get_recipe', 'replace', 'recipe_from', 'save_model', 'bundled_weights', 'find_weights',
            'read_model_json', 'load_tensors', 'fill', 'load_model']
 
-# %% ../nbs/07_recipes.ipynb #b00486c1
+# %% ../nbs/07_recipes.ipynb #1f99dfa9
 import dataclasses, json, os
 from dataclasses import dataclass, field
 from pathlib import Path
 from .lab import ColorganError
 
-# %% ../nbs/07_recipes.ipynb #6192edb7
+# %% ../nbs/07_recipes.ipynb #9b7ff9c2
 def _one_of(default, *more):
     "A field that is a name, with the names it may be"
     return field(default=default, metadata={'choices': (default, *more)})
 
-# %% ../nbs/07_recipes.ipynb #325eb2bf
+# %% ../nbs/07_recipes.ipynb #14a01244
 @dataclass(frozen=True)
 class Recipe:
     "All that sets one colorizer apart from another"
@@ -54,8 +54,10 @@ class Recipe:
     gen_lr: float = 2e-4 # the generator's learning rate in the second stage
     critic_lr: float = 2e-4 # the critic's
     betas: tuple = (.5, .999) # Adam's momenta in the second stage
+    n_critic: int = 1 # the critic's steps for each of the generator's
+    critic_warmup: int = 0 # batches at the start of the second stage that are the critic's alone
 
-# %% ../nbs/07_recipes.ipynb #620e6117
+# %% ../nbs/07_recipes.ipynb #4f2f2c02
 _all_recipes = (
     Recipe('resnet18-two-stage', 'the tutorial that everybody follows: ImageNet ResNet18 U-Net, L1 first, then PatchGAN + 100 L1', items=10_000),
     Recipe('pix2pix', 'Isola et al. 2017 (arXiv:1611.07004): U-Net with dropout as its only noise, PatchGAN, no pretraining',
@@ -65,7 +67,7 @@ _all_recipes = (
            encoder_lr_mult=1/3, ema=.997, pretrain_epochs=40, pretrain_lr=2e-3, gan_epochs=10))
 recipes = {r.name: r for r in _all_recipes}
 
-# %% ../nbs/07_recipes.ipynb #80415e1e
+# %% ../nbs/07_recipes.ipynb #682beab7
 def get_recipe(name, # the name of a recipe, or a `Recipe`
               ) -> Recipe:
     "The recipe of that name; raises `ColorganError` with the names there are"
@@ -73,7 +75,7 @@ def get_recipe(name, # the name of a recipe, or a `Recipe`
     if name not in recipes: raise ColorganError(f"there is no recipe {name!r}: choose one of {', '.join(recipes)}")
     return recipes[name]
 
-# %% ../nbs/07_recipes.ipynb #e65626c8
+# %% ../nbs/07_recipes.ipynb #0daaaf1d
 def _value(f, v):
     "`v` as what the field `f` holds, or a sentence on what it may be"
     if v is None and f.default is None: return v
@@ -88,7 +90,7 @@ def _value(f, v):
         raise ColorganError(f'{f.name} cannot be {v!r}: it is {dict(int="a whole number of at least 0", float="a number of at least 0").get(kind.__name__, "a " + kind.__name__)}')
     return ok
 
-# %% ../nbs/07_recipes.ipynb #4def3607
+# %% ../nbs/07_recipes.ipynb #bf7902c2
 def replace(recipe, # a `Recipe` or the name of one
             **changes, # fields and their new values; words are turned into numbers where the field holds one
            ) -> Recipe:
@@ -98,13 +100,13 @@ def replace(recipe, # a `Recipe` or the name of one
         if k not in known: raise ColorganError(f"a recipe has no field {k!r}: choose one of {', '.join(known)}")
     return dataclasses.replace(get_recipe(recipe), **{k: _value(known[k], v) for k, v in changes.items()})
 
-# %% ../nbs/07_recipes.ipynb #8718e33c
+# %% ../nbs/07_recipes.ipynb #cc7a933d
 def recipe_from(d: dict, # a recipe's fields, as `dataclasses.asdict` gives them and JSON returns them
                ) -> Recipe:
     "The recipe with these fields; those that are missing keep their default"
     return replace(Recipe(), **d)
 
-# %% ../nbs/07_recipes.ipynb #1d832cdf
+# %% ../nbs/07_recipes.ipynb #f5164e57
 def _versions():
     "Versions of what a model was made with"
     from importlib.metadata import version, PackageNotFoundError
@@ -113,7 +115,7 @@ def _versions():
         except PackageNotFoundError: return None
     return {p: v(p) for p in ('colorgan', 'torch', 'fastai', 'timm', 'numpy')}
 
-# %% ../nbs/07_recipes.ipynb #907bc3f5
+# %% ../nbs/07_recipes.ipynb #97cc1e30
 def _write(path, write):
     "Let `write` write beside `path`, then rename; an operating-system error becomes one sentence"
     path = Path(path)
@@ -126,7 +128,7 @@ def _write(path, write):
         if path.parent.is_dir(): tmp.unlink(missing_ok=True)
         raise ColorganError(f'cannot write {path}: {e.strerror or e}') from e
 
-# %% ../nbs/07_recipes.ipynb #ba697233
+# %% ../nbs/07_recipes.ipynb #8a690dcb
 def _tensors(gen, fp16=False):
     "The generator's parameters and buffers as plain CPU tensors that share no memory; matrices at half precision if `fp16`"
     import torch
@@ -135,7 +137,7 @@ def _tensors(gen, fp16=False):
         return t.half() if fp16 and t.is_floating_point() and t.ndim > 1 else t
     return {k: plain(t) for k, t in gen.state_dict().items()}
 
-# %% ../nbs/07_recipes.ipynb #b386ff15
+# %% ../nbs/07_recipes.ipynb #43bf19b8
 def save_model(folder, # the model folder; made if missing
                gen, # the generator, a module on any device
                recipe, # the `Recipe` that `create_gen` rebuilds it from
@@ -150,14 +152,14 @@ def save_model(folder, # the model folder; made if missing
     _write(folder/'model.json', lambda f: f.write_text(text + '\n', encoding='utf-8'))
     return folder
 
-# %% ../nbs/07_recipes.ipynb #3bb1b041
+# %% ../nbs/07_recipes.ipynb #477bf2f6
 def bundled_weights() -> dict: # name: folder
     "The weights inside the package"
     import colorgan
     here = Path(colorgan.__file__).parent/'weights'
     return {f.parent.name: f.parent for f in sorted(here.glob('*/model.json'))}
 
-# %% ../nbs/07_recipes.ipynb #2e5f924b
+# %% ../nbs/07_recipes.ipynb #76d0be87
 def find_weights(weights, # a model folder, a run, a `model.safetensors`, or the name of bundled weights
                 ) -> Path: # the model folder
     "The folder that holds these weights; raises `ColorganError` with what was looked for"
@@ -172,7 +174,7 @@ def find_weights(weights, # a model folder, a run, a `model.safetensors`, or the
     missing = ' and '.join(f for f in ('model.safetensors', 'model.json') if not (d/f).is_file())
     raise ColorganError(f'{d} holds no trained model: {missing} is missing there (a run holds its model once a stage is finished)')
 
-# %% ../nbs/07_recipes.ipynb #ea8b01a9
+# %% ../nbs/07_recipes.ipynb #0ae7deb9
 def read_model_json(weights, # as `find_weights` takes them
                    ) -> dict: # `recipe` (a `Recipe`), `versions`, and what else was stored
     "What `model.json` says; raises `ColorganError` if it cannot be understood"
@@ -183,7 +185,7 @@ def read_model_json(weights, # as `find_weights` takes them
     try: return {**info, 'recipe': recipe_from(info['recipe'])}
     except ColorganError as e: raise ColorganError(f'{f} comes from another version of colorgan: {e}') from e
 
-# %% ../nbs/07_recipes.ipynb #8c73e831
+# %% ../nbs/07_recipes.ipynb #b8f41474
 def load_tensors(weights, # as `find_weights` takes them
                 ) -> dict: # name: CPU tensor, floats as float32
     "The stored tensors; raises `ColorganError` if the file is not safetensors or is cut off"
@@ -194,7 +196,7 @@ def load_tensors(weights, # as `find_weights` takes them
     except (SafetensorError, OSError, ValueError) as e: raise ColorganError(f'{f} is not a safetensors file, or is cut off: copy or train it again') from e
     return {k: t.float() if t.is_floating_point() else t for k, t in state.items()}
 
-# %% ../nbs/07_recipes.ipynb #87463d1c
+# %% ../nbs/07_recipes.ipynb #442e9982
 def fill(gen, # a generator
          state: dict, # tensors by name
          what='these weights', # how an error calls them
@@ -209,7 +211,7 @@ def fill(gen, # a generator
     gen.load_state_dict(state)
     return gen
 
-# %% ../nbs/07_recipes.ipynb #0b312736
+# %% ../nbs/07_recipes.ipynb #b03fa72a
 def load_model(weights, # as `find_weights` takes them
                device=None, # where to put the generator; None: the CPU
               ): # the generator in evaluation mode, with `.recipe` set
