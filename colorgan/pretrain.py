@@ -8,7 +8,7 @@ Docs: https://colorgan.github.io/colorgan/pretrain.html.md"""
 __all__ = ['Adam', 'adam', 'EMA', 'DeviceLoss', 'DeviceMean', 'QuietRecorder', 'QuietProgress', 'ab_error', 'make_learner',
            'pretrain_learner']
 
-# %% ../nbs/08_pretrain.ipynb #15bef1af
+# %% ../nbs/08_pretrain.ipynb #33810153
 import fastai.callback.fp16, fastai.callback.schedule, time
 import torch
 from functools import partial
@@ -27,7 +27,7 @@ from .generator import create_gen, splitter
 from .loss import pixel_loss
 from .recipes import get_recipe
 
-# %% ../nbs/08_pretrain.ipynb #365d8937
+# %% ../nbs/08_pretrain.ipynb #c66c05f7
 class Adam(Optimizer):
     "Adam (or AdamW) whose step is torch's fused kernel, with fastai's parameter groups"
     def __init__(self, params, # parameters, or a list of groups of them
@@ -53,16 +53,16 @@ class Adam(Optimizer):
         self.fn(ps, [p.grad for p in ps], avg, sqr, [], step, fused=ps[0].device.type in ('cuda', 'cpu'), amsgrad=False, beta1=h['mom'], beta2=h['sqr_mom'],
                 lr=float(h['lr']), weight_decay=wd, eps=h['eps'], maximize=False)
 
-# %% ../nbs/08_pretrain.ipynb #7b89bc9b
+# %% ../nbs/08_pretrain.ipynb #38808d4c
 def adam(recipe, # a `Recipe`
          betas): # the momenta, as the recipe gives them for a stage
     "The optimizer function of a recipe, for a `Learner`"
     return partial(Adam, mom=betas[0], sqr_mom=betas[1], wd=recipe.wd, decouple_wd=recipe.opt == 'adamw')
 
-# %% ../nbs/08_pretrain.ipynb #06727e2d
+# %% ../nbs/08_pretrain.ipynb #6e5c5fc4
 class EMA(Callback):
     "Keep a running average of the generator: validation uses it, and after `fit` the generator holds it"
-    order = 55
+    order, swapped = 68, False
     def __init__(self, decay=.999, # how much of the average stays at each step
                  part=None): # function from the learner's model to the module to average; None: all of it
         self.decay, self.part, self.steps, self.average = decay, part or (lambda m: m), 0, None
@@ -81,14 +81,14 @@ class EMA(Callback):
         for t, a in zip(self.live, self.average):
             now = t.clone()
             t.copy_(a); a.copy_(now)
+        self.swapped = not self.swapped
     def before_validate(self): self.swap()
     def after_validate(self): self.swap()
-    @torch.no_grad()
     def after_fit(self):
-        for t, a in zip(self.live, self.average): t.copy_(a)
-        self.average = self.live = None
+        if not self.swapped: self.swap()
+        self.average, self.live, self.swapped = None, None, False
 
-# %% ../nbs/08_pretrain.ipynb #cfc336d9
+# %% ../nbs/08_pretrain.ipynb #af5f4bc7
 class DeviceLoss(AvgSmoothLoss):
     "The smoothed training loss, kept on the device"
     def reset(self): self.count, self.val = 0, torch.tensor(0.)
@@ -96,7 +96,7 @@ class DeviceLoss(AvgSmoothLoss):
         self.count += 1
         self.val = torch.lerp(learn.loss.detach().float(), self.val.to(learn.loss.device), self.beta)
 
-# %% ../nbs/08_pretrain.ipynb #f2c14bbf
+# %% ../nbs/08_pretrain.ipynb #2aaf6955
 class DeviceMean(Metric):
     "The mean over photos of what `func(learn)` gives for a batch, kept on the device"
     def __init__(self, func, name): self.func, self._name = func, name
@@ -109,7 +109,7 @@ class DeviceMean(Metric):
     @property
     def name(self): return self._name
 
-# %% ../nbs/08_pretrain.ipynb #a0276045
+# %% ../nbs/08_pretrain.ipynb #0d180fdf
 class QuietRecorder(Recorder):
     "fastai's recorder, fetching the losses once an epoch"
     name = 'recorder'
@@ -120,7 +120,7 @@ class QuietRecorder(Recorder):
         super().after_epoch()
         self.losses = [float(l) for l in self.losses]
 
-# %% ../nbs/08_pretrain.ipynb #6f0389f7
+# %% ../nbs/08_pretrain.ipynb #1af554c4
 class QuietProgress(ProgressCallback):
     "fastai's progress bar, with photos a second, fetching the loss twice a second"
     name = 'progress'
@@ -134,13 +134,13 @@ class QuietProgress(ProgressCallback):
         if self.training: self.pbar.comment = f'{self.seen / (now - self.began):.0f} photos/s, loss {float(self.recorder.smooth_loss.value):.4f}'
         self.pbar.update(self.iter + 1)
 
-# %% ../nbs/08_pretrain.ipynb #0c230d76
+# %% ../nbs/08_pretrain.ipynb #9f20a0c9
 def ab_error(space): # name of the space, or the space
     "The validation figure, as a metric: mean Euclidean distance in the ab plane, real units"
     s = get_space(space)
     return DeviceMean(lambda learn: (s.ab(learn.pred) - s.ab(learn.y)).norm(dim=1).mean(), 'ab_error')
 
-# %% ../nbs/08_pretrain.ipynb #28cb23df
+# %% ../nbs/08_pretrain.ipynb #dbe9c060
 def make_learner(dls, # fastai `DataLoaders` of (x, y) in network range
                  model, # what is trained; its `forward(x)` is the prediction
                  loss, # loss of prediction and y
@@ -155,7 +155,7 @@ def make_learner(dls, # fastai `DataLoaders` of (x, y) in network range
     learn = Learner(dls, model, loss_func=loss, **kwargs).remove_cbs([Recorder, ProgressCallback])
     return learn.add_cbs(cbs)
 
-# %% ../nbs/08_pretrain.ipynb #6e0a0d4c
+# %% ../nbs/08_pretrain.ipynb #8d522061
 def pretrain_learner(dls, # `DataLoaders` of `get_dls`, in the recipe's space
                      recipe='resnet18-two-stage', # a `Recipe` or the name of one
                      gen=None, # the generator; None: a new one, with an ImageNet encoder where there is one

@@ -8,18 +8,18 @@ Docs: https://colorgan.github.io/colorgan/recipes.html.md"""
 __all__ = ['recipes', 'Recipe', 'get_recipe', 'replace', 'recipe_from', 'save_model', 'bundled_weights', 'find_weights',
            'read_model_json', 'load_tensors', 'fill', 'load_model']
 
-# %% ../nbs/07_recipes.ipynb #1f99dfa9
+# %% ../nbs/07_recipes.ipynb #38a93548
 import dataclasses, json, os
 from dataclasses import dataclass, field
 from pathlib import Path
 from .lab import ColorganError
 
-# %% ../nbs/07_recipes.ipynb #9b7ff9c2
+# %% ../nbs/07_recipes.ipynb #80c90405
 def _one_of(default, *more):
     "A field that is a name, with the names it may be"
     return field(default=default, metadata={'choices': (default, *more)})
 
-# %% ../nbs/07_recipes.ipynb #14a01244
+# %% ../nbs/07_recipes.ipynb #d5f3c0b3
 @dataclass(frozen=True)
 class Recipe:
     "All that sets one colorizer apart from another"
@@ -44,6 +44,7 @@ class Recipe:
     opt: str = _one_of('adam', 'adamw') # adamw keeps weight decay out of the moments
     wd: float = 0. # weight decay (not applied to biases and norms)
     schedule: str = _one_of('const', 'cosine') # what becomes of the learning rates during a stage
+    warmup: float = 0. # share of a stage in which the learning rates rise from zero
     clip: float = 0. # gradients longer than this are shortened to it; 0: never
     encoder_lr_mult: float = 1. # the generator's encoder learns at this many times the rate of the rest
     ema: float = 0. # decay of the running average of the generator that is evaluated and saved; 0: none
@@ -57,17 +58,17 @@ class Recipe:
     n_critic: int = 1 # the critic's steps for each of the generator's
     critic_warmup: int = 0 # batches at the start of the second stage that are the critic's alone
 
-# %% ../nbs/07_recipes.ipynb #4f2f2c02
+# %% ../nbs/07_recipes.ipynb #a22c0dcd
 _all_recipes = (
     Recipe('resnet18-two-stage', 'the tutorial that everybody follows: ImageNet ResNet18 U-Net, L1 first, then PatchGAN + 100 L1', items=10_000),
     Recipe('pix2pix', 'Isola et al. 2017 (arXiv:1611.07004): U-Net with dropout as its only noise, PatchGAN, no pretraining',
            gen='pix2pix_unet', pretrain_epochs=0, gan_epochs=40, items=10_000),
     Recipe('light', 'ours: EfficientNet-Lite0 encoder, chroma painted at a quarter of the resolution and judged there',
-           gen='light_net', gen_kw={'chroma': 4}, critic_at=4, size=128, bs=64, opt='adamw', wd=.01, schedule='cosine',
+           gen='light_net', gen_kw={'chroma': 4}, critic_at=4, size=128, bs=64, opt='adamw', wd=.01, schedule='cosine', warmup=.02,
            encoder_lr_mult=1/3, ema=.997, pretrain_epochs=40, pretrain_lr=2e-3, gan_epochs=10))
 recipes = {r.name: r for r in _all_recipes}
 
-# %% ../nbs/07_recipes.ipynb #682beab7
+# %% ../nbs/07_recipes.ipynb #586bad88
 def get_recipe(name, # the name of a recipe, or a `Recipe`
               ) -> Recipe:
     "The recipe of that name; raises `ColorganError` with the names there are"
@@ -75,7 +76,7 @@ def get_recipe(name, # the name of a recipe, or a `Recipe`
     if name not in recipes: raise ColorganError(f"there is no recipe {name!r}: choose one of {', '.join(recipes)}")
     return recipes[name]
 
-# %% ../nbs/07_recipes.ipynb #0daaaf1d
+# %% ../nbs/07_recipes.ipynb #a43d1931
 def _value(f, v):
     "`v` as what the field `f` holds, or a sentence on what it may be"
     if v is None and f.default is None: return v
@@ -90,7 +91,7 @@ def _value(f, v):
         raise ColorganError(f'{f.name} cannot be {v!r}: it is {dict(int="a whole number of at least 0", float="a number of at least 0").get(kind.__name__, "a " + kind.__name__)}')
     return ok
 
-# %% ../nbs/07_recipes.ipynb #bf7902c2
+# %% ../nbs/07_recipes.ipynb #3b9d1be8
 def replace(recipe, # a `Recipe` or the name of one
             **changes, # fields and their new values; words are turned into numbers where the field holds one
            ) -> Recipe:
@@ -100,13 +101,13 @@ def replace(recipe, # a `Recipe` or the name of one
         if k not in known: raise ColorganError(f"a recipe has no field {k!r}: choose one of {', '.join(known)}")
     return dataclasses.replace(get_recipe(recipe), **{k: _value(known[k], v) for k, v in changes.items()})
 
-# %% ../nbs/07_recipes.ipynb #cc7a933d
+# %% ../nbs/07_recipes.ipynb #3156593d
 def recipe_from(d: dict, # a recipe's fields, as `dataclasses.asdict` gives them and JSON returns them
                ) -> Recipe:
     "The recipe with these fields; those that are missing keep their default"
     return replace(Recipe(), **d)
 
-# %% ../nbs/07_recipes.ipynb #f5164e57
+# %% ../nbs/07_recipes.ipynb #ab0176a3
 def _versions():
     "Versions of what a model was made with"
     from importlib.metadata import version, PackageNotFoundError
@@ -115,7 +116,7 @@ def _versions():
         except PackageNotFoundError: return None
     return {p: v(p) for p in ('colorgan', 'torch', 'fastai', 'timm', 'numpy')}
 
-# %% ../nbs/07_recipes.ipynb #97cc1e30
+# %% ../nbs/07_recipes.ipynb #7a8e2d59
 def _write(path, write):
     "Let `write` write beside `path`, then rename; an operating-system error becomes one sentence"
     path = Path(path)
@@ -128,7 +129,7 @@ def _write(path, write):
         if path.parent.is_dir(): tmp.unlink(missing_ok=True)
         raise ColorganError(f'cannot write {path}: {e.strerror or e}') from e
 
-# %% ../nbs/07_recipes.ipynb #8a690dcb
+# %% ../nbs/07_recipes.ipynb #9bd523b3
 def _tensors(gen, fp16=False):
     "The generator's parameters and buffers as plain CPU tensors that share no memory; matrices at half precision if `fp16`"
     import torch
@@ -137,7 +138,7 @@ def _tensors(gen, fp16=False):
         return t.half() if fp16 and t.is_floating_point() and t.ndim > 1 else t
     return {k: plain(t) for k, t in gen.state_dict().items()}
 
-# %% ../nbs/07_recipes.ipynb #43bf19b8
+# %% ../nbs/07_recipes.ipynb #e2d1d339
 def save_model(folder, # the model folder; made if missing
                gen, # the generator, a module on any device
                recipe, # the `Recipe` that `create_gen` rebuilds it from
@@ -152,14 +153,14 @@ def save_model(folder, # the model folder; made if missing
     _write(folder/'model.json', lambda f: f.write_text(text + '\n', encoding='utf-8'))
     return folder
 
-# %% ../nbs/07_recipes.ipynb #477bf2f6
+# %% ../nbs/07_recipes.ipynb #fe7fbf65
 def bundled_weights() -> dict: # name: folder
     "The weights inside the package"
     import colorgan
     here = Path(colorgan.__file__).parent/'weights'
     return {f.parent.name: f.parent for f in sorted(here.glob('*/model.json'))}
 
-# %% ../nbs/07_recipes.ipynb #76d0be87
+# %% ../nbs/07_recipes.ipynb #5cff5f19
 def find_weights(weights, # a model folder, a run, a `model.safetensors`, or the name of bundled weights
                 ) -> Path: # the model folder
     "The folder that holds these weights; raises `ColorganError` with what was looked for"
@@ -174,7 +175,7 @@ def find_weights(weights, # a model folder, a run, a `model.safetensors`, or the
     missing = ' and '.join(f for f in ('model.safetensors', 'model.json') if not (d/f).is_file())
     raise ColorganError(f'{d} holds no trained model: {missing} is missing there (a run holds its model once a stage is finished)')
 
-# %% ../nbs/07_recipes.ipynb #0ae7deb9
+# %% ../nbs/07_recipes.ipynb #05c4e8ef
 def read_model_json(weights, # as `find_weights` takes them
                    ) -> dict: # `recipe` (a `Recipe`), `versions`, and what else was stored
     "What `model.json` says; raises `ColorganError` if it cannot be understood"
@@ -185,7 +186,7 @@ def read_model_json(weights, # as `find_weights` takes them
     try: return {**info, 'recipe': recipe_from(info['recipe'])}
     except ColorganError as e: raise ColorganError(f'{f} comes from another version of colorgan: {e}') from e
 
-# %% ../nbs/07_recipes.ipynb #b8f41474
+# %% ../nbs/07_recipes.ipynb #7a78bec2
 def load_tensors(weights, # as `find_weights` takes them
                 ) -> dict: # name: CPU tensor, floats as float32
     "The stored tensors; raises `ColorganError` if the file is not safetensors or is cut off"
@@ -196,7 +197,7 @@ def load_tensors(weights, # as `find_weights` takes them
     except (SafetensorError, OSError, ValueError) as e: raise ColorganError(f'{f} is not a safetensors file, or is cut off: copy or train it again') from e
     return {k: t.float() if t.is_floating_point() else t for k, t in state.items()}
 
-# %% ../nbs/07_recipes.ipynb #442e9982
+# %% ../nbs/07_recipes.ipynb #980add72
 def fill(gen, # a generator
          state: dict, # tensors by name
          what='these weights', # how an error calls them
@@ -211,7 +212,7 @@ def fill(gen, # a generator
     gen.load_state_dict(state)
     return gen
 
-# %% ../nbs/07_recipes.ipynb #b03fa72a
+# %% ../nbs/07_recipes.ipynb #6c9a22a0
 def load_model(weights, # as `find_weights` takes them
                device=None, # where to put the generator; None: the CPU
               ): # the generator in evaluation mode, with `.recipe` set
