@@ -32,7 +32,7 @@ def sh(*command, cwd=root):
 
 def committed():
     "The files that git holds or would add, as a clone has them."
-    names = sh('git', 'ls-files', '--cached', '--others', '--exclude-standard').splitlines()
+    names = sh('git', '-c', 'safe.directory=*', 'ls-files', '--cached', '--others', '--exclude-standard').splitlines()
     return [name for name in names if (root/name).is_file()]
 
 
