@@ -1,4 +1,5 @@
 """The project holds together: notebooks, modules, README, metadata and wheel say the same."""
+import ast
 import configparser
 import json
 import re
@@ -19,6 +20,7 @@ root = Path(__file__).resolve().parent.parent
 scripts = Path(sys.executable).parent
 notebooks = [p for p in sorted(root.glob('nbs/**/*.ipynb')) if '.ipynb_checkpoints' not in p.parts]
 badge = 'https://colab.research.google.com/github/{user}/{repo}/blob/{branch}/{path}'
+plain_kernel = {'kernelspec': {'display_name': 'python3', 'language': 'python', 'name': 'python3'}}
 install = """import importlib.util, subprocess, sys
 if importlib.util.find_spec('colorgan') is None: subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', 'colorgan'], check=True)"""
 
@@ -79,26 +81,46 @@ def test_readme_is_the_index(clone):
     assert changed(clone, before) == [], 'run python tools/readme.py and commit what it changes'
 
 
+docs = 'from nbdev import quarto, serve; quarto.refresh_quarto_yml(); quarto.nbdev_sidebar.__wrapped__(); serve.proc_nbs(n_workers=2)'
+
+
+@pytest.mark.slow
+def test_notebooks_can_become_pages(clone):
+    "What nbdev-docs does before it hands over to Quarto, which this does not need."
+    sh(sys.executable, '-c', docs, cwd=clone)
+
+
 def test_links_of_the_readme():
     text = (root/'README.md').read_text(encoding='utf-8')
     links = re.findall(r'(?:\]\(|src=")(?!https?:|#|mailto:)([^)"\s]+)', text)
     assert [p for p in links if not (root/p).exists()] == []
 
 
+def mixes_imports(source):
+    "Whether a cell imports and does other things, too: nbdev-docs runs each cell with an import, and no other before it."
+    body = ast.parse(source).body
+    imports = [n for n in body if isinstance(n, ast.Import | ast.ImportFrom)]
+    return bool(imports) and not all(isinstance(n, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef) for n in body)
+
+
 @pytest.mark.parametrize('notebook', notebooks, ids=lambda p: p.stem)
 def test_notebook_is_fit_to_commit(notebook, config):
-    assert notebook.stat().st_size <= 1.5e6
     book = json.loads(notebook.read_text(encoding='utf-8'))
-    cells, metadata = book['cells'], book['metadata']
-    assert metadata == {'kernelspec': {'display_name': 'python3', 'language': 'python', 'name': 'python3'}}
+    cells = [(i, c['cell_type'], ''.join(c['source']), c.get('outputs', [])) for i, c in enumerate(book['cells'])]
+    code = [(i, source) for i, kind, source, _ in cells if kind == 'code' and not source.startswith('#| default_exp')]
+    outputs = [(i, o) for i, _, _, outs in cells for o in outs]
+    printed = [(i, str(o.get('text', o.get('data', {}).get('text/plain')))) for i, o in outputs]
     address = badge.format(path=notebook.relative_to(root).as_posix(), **config.d)
-    assert any(address in ''.join(c['source']) for c in cells), 'no Colab badge'
-    code = [c for c in cells if c['cell_type'] == 'code' and not ''.join(c['source']).startswith('#| default_exp')]
-    assert ''.join(code[0]['source']) == install, 'the first code cell does not install colorgan'
-    outputs = [o for c in code for o in c['outputs']]
-    assert not [o['ename'] for o in outputs if o['output_type'] == 'error']
-    text = json.dumps([o.get('text', o.get('data', {}).get('text/plain')) for o in outputs])
-    assert not re.search(f'{root}|/home/|/root/|/Users/|/tmp/', text), 'an output names a path of the machine that ran it'
+    wrong = {
+        'larger than 1.5 MB': notebook.stat().st_size > 1.5e6,
+        'metadata beyond the plain kernel': book['metadata'] != plain_kernel,
+        'no Colab badge': not any(address in source for _, _, source, _ in cells),
+        'the first code cell does not install colorgan': code[0][1] != install,
+        'cells that fail': [i for i, o in outputs if o['output_type'] == 'error'],
+        'cells that print a path of this machine': [i for i, text in printed if re.search(f'{root}|/home/|/root/|/Users/|/tmp/', text)],
+        'cells where imports do not stand alone': [i for i, source in code[1:] if '#| export' not in source and mixes_imports(source)]}
+    found = '; '.join(k if v is True else f'{k}: {v}' for k, v in wrong.items() if v)
+    if found: pytest.fail(f'{notebook.name}: {found}', pytrace=False)
 
 
 def test_repository_is_small():
