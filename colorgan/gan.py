@@ -7,7 +7,7 @@ Docs: https://colorgan.github.io/colorgan/gan.html.md"""
 # %% auto #0
 __all__ = ['GAN', 'gan_splitter', 'frozen', 'GANLoss', 'Turns', 'gan_learner']
 
-# %% ../nbs/09_gan.ipynb #9ab11a5f
+# %% ../nbs/09_gan.ipynb #1794f4aa
 import torch
 from contextlib import contextmanager
 from fastai.callback.core import Callback
@@ -15,11 +15,11 @@ from fastai.learner import Learner, ValueMetric
 from torch import nn
 from .critic import create_critic
 from .generator import create_gen, splitter
-from .loss import adv_loss, gradient_penalty, pixel_loss
+from .loss import ColourLoss, adv_loss, gradient_penalty
 from .pretrain import ab_error, adam, make_learner
 from .recipes import get_recipe
 
-# %% ../nbs/09_gan.ipynb #82f88e4c
+# %% ../nbs/09_gan.ipynb #ccf748d6
 class GAN(nn.Module):
     "A generator and its critic; calling it paints"
     def __init__(self, gen, # the generator
@@ -29,12 +29,12 @@ class GAN(nn.Module):
     def forward(self, x):
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.gen_turn): return self.gen(x)
 
-# %% ../nbs/09_gan.ipynb #13aa0868
+# %% ../nbs/09_gan.ipynb #3847d89b
 def gan_splitter(gan): # a `GAN`
     "Three parameter groups: the generator's encoder, the rest of it, the critic"
     return [*splitter(gan.gen), list(gan.critic.parameters())]
 
-# %% ../nbs/09_gan.ipynb #4627ee23
+# %% ../nbs/09_gan.ipynb #b7dbfdad
 @contextmanager
 def frozen(model): # a module
     "Inside, the module's weights collect no gradient, but gradients flow through it"
@@ -44,19 +44,19 @@ def frozen(model): # a module
     finally:
         for p in ps: p.requires_grad_(True)
 
-# %% ../nbs/09_gan.ipynb #2f65682c
+# %% ../nbs/09_gan.ipynb #675155e1
 class GANLoss:
     "Both players' losses in one number; `means()` are its parts over the training batches since `reset()`"
     parts = ('adversarial', 'pixel', 'critic')
     def __init__(self, gan, # the `GAN`
                  recipe): # the `Recipe` that names the losses and their weights
         self.gan, self.lam, self.gp = gan, recipe.lam, recipe.gp if recipe.adv_loss == 'wgan-gp' else 0.
-        self.pixel, self.adv = pixel_loss(recipe.pixel_loss, recipe.space, recipe.rare), adv_loss(recipe.adv_loss, recipe.label_smoothing)
+        self.pixel, self.adv = ColourLoss(recipe, gan.gen), adv_loss(recipe.adv_loss, recipe.label_smoothing)
         self.reset()
     def reset(self): self.sums, self.counts = {k: 0. for k in self.parts}, {k: 0 for k in self.parts}
     def add(self, **losses):
         for k, v in losses.items(): self.sums[k], self.counts[k] = self.sums[k] + v.detach(), self.counts[k] + 1
-    def mean(self, k): return float(self.sums[k] / self.counts[k]) if self.counts[k] else float('nan')
+    def mean(self, k): return float(self.sums[k] / self.counts[k]) if self.counts[k] else None
     def gen_loss(self, fake, y):
         "What the generator pays: for being found out, and for wrong colours"
         with frozen(self.gan.critic): adv = self.adv.gen(self.gan.critic(fake))
@@ -74,7 +74,7 @@ class GANLoss:
         loss = self.gen_loss(fake, y) if self.gan.gen_turn else 0.
         return loss + self.critic_loss(fake, y) if self.gan.training else loss
 
-# %% ../nbs/09_gan.ipynb #7c9cd0c3
+# %% ../nbs/09_gan.ipynb #d9ea5e6d
 class Turns(Callback):
     "Say for each training batch whether the generator plays, and start the means of the losses anew each epoch"
     order, run_valid = -5, False
@@ -88,7 +88,7 @@ class Turns(Callback):
     def after_train(self): self.model.gen_turn = True
     def after_fit(self): self.model.gen_turn = True
 
-# %% ../nbs/09_gan.ipynb #2c839fd1
+# %% ../nbs/09_gan.ipynb #30379719
 def gan_learner(dls, # `DataLoaders` of `get_dls`, in the recipe's space
                 recipe='resnet18-two-stage', # a `Recipe` or the name of one
                 gen=None, # the generator, pretrained or not; None: a new one

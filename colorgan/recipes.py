@@ -8,18 +8,18 @@ Docs: https://colorgan.github.io/colorgan/recipes.html.md"""
 __all__ = ['recipes', 'Recipe', 'get_recipe', 'replace', 'recipe_from', 'save_model', 'bundled_weights', 'find_weights',
            'read_model_json', 'load_tensors', 'fill', 'load_model']
 
-# %% ../nbs/07_recipes.ipynb #38a93548
+# %% ../nbs/07_recipes.ipynb #285da759
 import dataclasses, json, os
 from dataclasses import dataclass, field
 from pathlib import Path
 from .lab import ColorganError
 
-# %% ../nbs/07_recipes.ipynb #80c90405
+# %% ../nbs/07_recipes.ipynb #fd7861c8
 def _one_of(default, *more):
     "A field that is a name, with the names it may be"
     return field(default=default, metadata={'choices': (default, *more)})
 
-# %% ../nbs/07_recipes.ipynb #d5f3c0b3
+# %% ../nbs/07_recipes.ipynb #d9f09945
 @dataclass(frozen=True)
 class Recipe:
     "All that sets one colorizer apart from another"
@@ -32,9 +32,11 @@ class Recipe:
     critic_kw: dict = field(default_factory=dict) # what that function is called with
     critic_at: int = 1 # the critic judges pictures made this many times smaller
     size: int = 256 # side of the square training photos, in pixels
+    sizes: tuple = () # sides that batches are made smaller to, at most `size`; (): all are trained at `size`
+    growing: bool = False # the sizes follow each other during a stage, instead of being drawn at random
     bs: int = 16 # photos in a batch
     items: int = None # at most so many photos; None: all there are
-    pixel_loss: str = _one_of('l1', 'mse', 'huber') # how far the painted channels are from the true ones
+    pixel_loss: str = _one_of('l1', 'mse', 'huber', 'bins') # how far the painted channels are from the true ones; 'bins' needs a generator that scores bins
     rare: float = 0. # 0 counts all colours alike, 1 counts rare ones as much, in sum, as frequent ones
     perceptual: float = 0. # weight of the distance in an ImageNet encoder's features
     adv_loss: str = _one_of('vanilla', 'lsgan', 'hinge', 'wgan-gp') # what generator and critic play for
@@ -58,17 +60,17 @@ class Recipe:
     n_critic: int = 1 # the critic's steps for each of the generator's
     critic_warmup: int = 0 # batches at the start of the second stage that are the critic's alone
 
-# %% ../nbs/07_recipes.ipynb #a22c0dcd
+# %% ../nbs/07_recipes.ipynb #27dc5141
 _all_recipes = (
     Recipe('resnet18-two-stage', 'the tutorial that everybody follows: ImageNet ResNet18 U-Net, L1 first, then PatchGAN + 100 L1', items=10_000),
     Recipe('pix2pix', 'Isola et al. 2017 (arXiv:1611.07004): U-Net with dropout as its only noise, PatchGAN, no pretraining',
            gen='pix2pix_unet', pretrain_epochs=0, gan_epochs=40, items=10_000),
     Recipe('light', 'ours: EfficientNet-Lite0 encoder, chroma painted at a quarter of the resolution and judged there',
-           gen='light_net', gen_kw={'chroma': 4}, critic_at=4, size=128, bs=64, opt='adamw', wd=.01, schedule='cosine', warmup=.02,
+           gen='light_net', gen_kw={'chroma': 4}, critic_kw={'n_down': 2}, critic_at=4, size=128, bs=64, opt='adamw', wd=.01, schedule='cosine', warmup=.02,
            encoder_lr_mult=1/3, ema=.997, pretrain_epochs=40, pretrain_lr=2e-3, gan_epochs=10))
 recipes = {r.name: r for r in _all_recipes}
 
-# %% ../nbs/07_recipes.ipynb #586bad88
+# %% ../nbs/07_recipes.ipynb #96d02a0a
 def get_recipe(name, # the name of a recipe, or a `Recipe`
               ) -> Recipe:
     "The recipe of that name; raises `ColorganError` with the names there are"
@@ -76,13 +78,13 @@ def get_recipe(name, # the name of a recipe, or a `Recipe`
     if name not in recipes: raise ColorganError(f"there is no recipe {name!r}: choose one of {', '.join(recipes)}")
     return recipes[name]
 
-# %% ../nbs/07_recipes.ipynb #a43d1931
+# %% ../nbs/07_recipes.ipynb #19851eff
 def _value(f, v):
     "`v` as what the field `f` holds, or a sentence on what it may be"
     if v is None and f.default is None: return v
     if 'choices' in f.metadata and v not in f.metadata['choices']:
         raise ColorganError(f"{f.name} cannot be {v!r}: choose one of {', '.join(f.metadata['choices'])}")
-    kind = f.type if isinstance(f.type, type) else {'int': int, 'float': float, 'str': str, 'dict': dict, 'tuple': tuple}[f.type]
+    kind = f.type if isinstance(f.type, type) else {'int': int, 'float': float, 'str': str, 'dict': dict, 'tuple': tuple, 'bool': bool}[f.type]
     try:
         if kind in (dict, tuple) and isinstance(v, str): v = json.loads(v if kind is dict else f'[{v}]')
         ok = kind(v) if kind is not int or float(v) == int(float(v)) else None
@@ -91,7 +93,7 @@ def _value(f, v):
         raise ColorganError(f'{f.name} cannot be {v!r}: it is {dict(int="a whole number of at least 0", float="a number of at least 0").get(kind.__name__, "a " + kind.__name__)}')
     return ok
 
-# %% ../nbs/07_recipes.ipynb #3b9d1be8
+# %% ../nbs/07_recipes.ipynb #5c90797a
 def replace(recipe, # a `Recipe` or the name of one
             **changes, # fields and their new values; words are turned into numbers where the field holds one
            ) -> Recipe:
@@ -101,13 +103,13 @@ def replace(recipe, # a `Recipe` or the name of one
         if k not in known: raise ColorganError(f"a recipe has no field {k!r}: choose one of {', '.join(known)}")
     return dataclasses.replace(get_recipe(recipe), **{k: _value(known[k], v) for k, v in changes.items()})
 
-# %% ../nbs/07_recipes.ipynb #3156593d
+# %% ../nbs/07_recipes.ipynb #95926877
 def recipe_from(d: dict, # a recipe's fields, as `dataclasses.asdict` gives them and JSON returns them
                ) -> Recipe:
     "The recipe with these fields; those that are missing keep their default"
     return replace(Recipe(), **d)
 
-# %% ../nbs/07_recipes.ipynb #ab0176a3
+# %% ../nbs/07_recipes.ipynb #807c11ca
 def _versions():
     "Versions of what a model was made with"
     from importlib.metadata import version, PackageNotFoundError
@@ -116,7 +118,7 @@ def _versions():
         except PackageNotFoundError: return None
     return {p: v(p) for p in ('colorgan', 'torch', 'fastai', 'timm', 'numpy')}
 
-# %% ../nbs/07_recipes.ipynb #7a8e2d59
+# %% ../nbs/07_recipes.ipynb #e025fa52
 def _write(path, write):
     "Let `write` write beside `path`, then rename; an operating-system error becomes one sentence"
     path = Path(path)
@@ -124,12 +126,13 @@ def _write(path, write):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(tmp)
+        tmp.chmod(0o644)
         os.replace(tmp, path)
     except OSError as e:
         if path.parent.is_dir(): tmp.unlink(missing_ok=True)
         raise ColorganError(f'cannot write {path}: {e.strerror or e}') from e
 
-# %% ../nbs/07_recipes.ipynb #9bd523b3
+# %% ../nbs/07_recipes.ipynb #927728d5
 def _tensors(gen, fp16=False):
     "The generator's parameters and buffers as plain CPU tensors that share no memory; matrices at half precision if `fp16`"
     import torch
@@ -138,7 +141,7 @@ def _tensors(gen, fp16=False):
         return t.half() if fp16 and t.is_floating_point() and t.ndim > 1 else t
     return {k: plain(t) for k, t in gen.state_dict().items()}
 
-# %% ../nbs/07_recipes.ipynb #e2d1d339
+# %% ../nbs/07_recipes.ipynb #68a934f4
 def save_model(folder, # the model folder; made if missing
                gen, # the generator, a module on any device
                recipe, # the `Recipe` that `create_gen` rebuilds it from
@@ -153,14 +156,14 @@ def save_model(folder, # the model folder; made if missing
     _write(folder/'model.json', lambda f: f.write_text(text + '\n', encoding='utf-8'))
     return folder
 
-# %% ../nbs/07_recipes.ipynb #fe7fbf65
+# %% ../nbs/07_recipes.ipynb #a53f4c23
 def bundled_weights() -> dict: # name: folder
     "The weights inside the package"
     import colorgan
     here = Path(colorgan.__file__).parent/'weights'
     return {f.parent.name: f.parent for f in sorted(here.glob('*/model.json'))}
 
-# %% ../nbs/07_recipes.ipynb #5cff5f19
+# %% ../nbs/07_recipes.ipynb #706d25d7
 def find_weights(weights, # a model folder, a run, a `model.safetensors`, or the name of bundled weights
                 ) -> Path: # the model folder
     "The folder that holds these weights; raises `ColorganError` with what was looked for"
@@ -168,14 +171,14 @@ def find_weights(weights, # a model folder, a run, a `model.safetensors`, or the
     for d in (p, p/'model', *([p.parent] if p.name == 'model.safetensors' else [])):
         if (d/'model.json').is_file() and (d/'model.safetensors').is_file(): return d
     if str(weights) in names: return names[str(weights)]
-    known = f" or one of the bundled names ({', '.join(names)})" if names else ''
-    if p.is_file() and p.name != 'model.safetensors': raise ColorganError(f'{p} is not a model: give a model folder, a run{known}')
-    if not p.exists(): raise ColorganError(f'there are no weights at {p}: give a model folder, a run{known}')
+    known = 'give a model folder' + (f", a run, or one of the bundled names ({', '.join(names)})" if names else ' or a run')
+    if p.is_file() and p.name != 'model.safetensors': raise ColorganError(f'{p} is not a model: {known}')
+    if not p.exists(): raise ColorganError(f'there are no weights at {p}: {known}')
     d = p.parent if p.is_file() else p
     missing = ' and '.join(f for f in ('model.safetensors', 'model.json') if not (d/f).is_file())
     raise ColorganError(f'{d} holds no trained model: {missing} is missing there (a run holds its model once a stage is finished)')
 
-# %% ../nbs/07_recipes.ipynb #05c4e8ef
+# %% ../nbs/07_recipes.ipynb #3cf1b21b
 def read_model_json(weights, # as `find_weights` takes them
                    ) -> dict: # `recipe` (a `Recipe`), `versions`, and what else was stored
     "What `model.json` says; raises `ColorganError` if it cannot be understood"
@@ -186,7 +189,7 @@ def read_model_json(weights, # as `find_weights` takes them
     try: return {**info, 'recipe': recipe_from(info['recipe'])}
     except ColorganError as e: raise ColorganError(f'{f} comes from another version of colorgan: {e}') from e
 
-# %% ../nbs/07_recipes.ipynb #7a78bec2
+# %% ../nbs/07_recipes.ipynb #d23647c1
 def load_tensors(weights, # as `find_weights` takes them
                 ) -> dict: # name: CPU tensor, floats as float32
     "The stored tensors; raises `ColorganError` if the file is not safetensors or is cut off"
@@ -197,7 +200,7 @@ def load_tensors(weights, # as `find_weights` takes them
     except (SafetensorError, OSError, ValueError) as e: raise ColorganError(f'{f} is not a safetensors file, or is cut off: copy or train it again') from e
     return {k: t.float() if t.is_floating_point() else t for k, t in state.items()}
 
-# %% ../nbs/07_recipes.ipynb #980add72
+# %% ../nbs/07_recipes.ipynb #f50210fb
 def fill(gen, # a generator
          state: dict, # tensors by name
          what='these weights', # how an error calls them
@@ -212,7 +215,7 @@ def fill(gen, # a generator
     gen.load_state_dict(state)
     return gen
 
-# %% ../nbs/07_recipes.ipynb #6c9a22a0
+# %% ../nbs/07_recipes.ipynb #d659f084
 def load_model(weights, # as `find_weights` takes them
                device=None, # where to put the generator; None: the CPU
               ): # the generator in evaluation mode, with `.recipe` set
