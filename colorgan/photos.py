@@ -6,25 +6,27 @@ Docs: https://colorgan.github.io/colorgan/photos.html.md"""
 
 # %% auto #0
 __all__ = ['formats', 'suffixes', 'max_pixels', 'MAGIC', 'HEAD', 'names', 'to_rgb', 'ZipPhoto', 'photo_name', 'open_photo',
-           'is_photo', 'is_cache', 'CacheFile', 'open_cache', 'CachePhoto', 'bundled_photos', 'photo_files']
+           'is_photo', 'is_cache', 'CacheFile', 'open_cache', 'CachePhoto', 'bundled_photos', 'photo_files', 'cores',
+           'in_parallel']
 
-# %% ../nbs/00_photos.ipynb #52d7c3a2
-import csv, json, os, warnings, zipfile, zlib
+# %% ../nbs/00_photos.ipynb #67821130
+import csv, json, multiprocessing, os, signal, sys, threading, time, warnings, zipfile, zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from io import BytesIO
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 from .lab import ColorganError
 
-# %% ../nbs/00_photos.ipynb #ff4699dc
+# %% ../nbs/00_photos.ipynb #5d8c7bac
 formats = ('JPEG', 'PNG', 'WEBP', 'TIFF', 'BMP', 'GIF', 'PPM')
 suffixes = frozenset('.jpg .jpeg .jpe .jfif .mpo .png .webp .tif .tiff .bmp .gif .ppm .pgm'.split())
 max_pixels = 80_000_000
 
-# %% ../nbs/00_photos.ipynb #6be2fc67
+# %% ../nbs/00_photos.ipynb #22af0a97
 def to_rgb(im: Image.Image, # an opened image of any mode
           ) -> Image.Image: # 8-bit RGB, turned upright
     "`im` as 8-bit RGB: EXIF orientation applied, 16 bits brought down to 8, transparency laid on white"
@@ -37,11 +39,11 @@ def to_rgb(im: Image.Image, # an opened image of any mode
         im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
     return im.convert('RGB')
 
-# %% ../nbs/00_photos.ipynb #09999810
+# %% ../nbs/00_photos.ipynb #0af7e8f1
 @lru_cache(maxsize=8)
 def _zip(path, pid): return zipfile.ZipFile(path)
 
-# %% ../nbs/00_photos.ipynb #34330c4d
+# %% ../nbs/00_photos.ipynb #045335d1
 @dataclass(frozen=True, slots=True)
 class ZipPhoto:
     "A photo inside a zip"
@@ -60,12 +62,12 @@ class ZipPhoto:
         if z.getinfo(self.name).file_size > most: raise ColorganError(f'it unfolds to more than {most:,} bytes')
         return Image.open(BytesIO(z.read(self.name)), formats=formats)
 
-# %% ../nbs/00_photos.ipynb #aa41c6bb
+# %% ../nbs/00_photos.ipynb #cf93c511
 def photo_name(ref) -> str:
     "What to call a photo in a message: printable, whatever bytes its file name is made of"
     return str(ref).encode('utf8', 'replace').decode()
 
-# %% ../nbs/00_photos.ipynb #a57e5576
+# %% ../nbs/00_photos.ipynb #48b93206
 def open_photo(ref, # a path, a reference from `photo_files`, or a PIL image
                size=None, # if given, a JPEG may be decoded smaller, but its sides stay at least this many pixels
               ) -> Image.Image: # upright 8-bit RGB
@@ -81,13 +83,13 @@ def open_photo(ref, # a path, a reference from `photo_files`, or a PIL image
             return to_rgb(im)
     except Exception as e: raise ColorganError(f'{photo_name(ref)} cannot be read as a photo: {e}') from e
 
-# %% ../nbs/00_photos.ipynb #c085adb7
+# %% ../nbs/00_photos.ipynb #a8bb3562
 def is_photo(name) -> bool:
     "Whether a file of this name is taken for a photo: by suffix, in any case, and not hidden"
     name = Path(name)
     return name.suffix.lower() in suffixes and not name.name.startswith('.') and '__MACOSX' not in name.parts
 
-# %% ../nbs/00_photos.ipynb #94a925b5
+# %% ../nbs/00_photos.ipynb #db56b785
 def _in_folder(folder):
     "The photos in a folder and the folders below it, sorted, each real folder once"
     seen, found = set(), []
@@ -98,7 +100,7 @@ def _in_folder(folder):
         seen.add(real)
     return sorted(found)
 
-# %% ../nbs/00_photos.ipynb #6baedf20
+# %% ../nbs/00_photos.ipynb #c9f4fd40
 def _in_zip(path):
     "The photos in a zip, sorted by name; entries that are encrypted or whose names lead out of the zip are left out"
     try: infos = _zip(str(path), os.getpid()).infolist()
@@ -106,7 +108,7 @@ def _in_zip(path):
     safe = lambda n: not n.startswith(('/', '\\')) and '..' not in n.replace('\\', '/').split('/') and ':' not in n
     return [ZipPhoto(str(path), n) for n in sorted({i.filename for i in infos if not i.flag_bits & 1 and is_photo(i.filename) and safe(i.filename)})]
 
-# %% ../nbs/00_photos.ipynb #b654f961
+# %% ../nbs/00_photos.ipynb #ebbf3228
 def _in_list(path):
     "The photos that a `.txt` or `.csv` names, in its order"
     try: rows = list(csv.reader(Path(path).read_text('utf-8-sig').splitlines())) if Path(path).suffix.lower() == '.csv' else \
@@ -117,13 +119,13 @@ def _in_list(path):
     col = next((names.index(c) for c in ('path', 'file', 'filename', 'image', 'photo') if c in names), None)
     return [Path(path).parent/r[col or 0] for r in rows[col is not None:] if len(r) > (col or 0) and is_photo(r[col or 0])]
 
-# %% ../nbs/00_photos.ipynb #50bfb8fc
+# %% ../nbs/00_photos.ipynb #1133f04c
 MAGIC, HEAD = b'colorgan cache 1\n', 1024
 def is_cache(path) -> bool:
     "Whether a file is a photo cache"
     with open(path, 'rb') as f: return f.read(len(MAGIC)) == MAGIC
 
-# %% ../nbs/00_photos.ipynb #5f50536c
+# %% ../nbs/00_photos.ipynb #2b7668aa
 class CacheFile:
     "An open photo cache: `rows` has a row for each photo, with `w`, `h`, `start` in `data`, the flat uint8 RGB bytes, and what was measured"
     def __init__(self, path):
@@ -149,16 +151,16 @@ class CacheFile:
         if bad: raise ColorganError(f'the photo cache {photo_name(self.path)} is damaged at {len(bad)} photos, {bad[0]} first: delete it and make it again')
         return self
 
-# %% ../nbs/00_photos.ipynb #32f8210a
+# %% ../nbs/00_photos.ipynb #bc555a97
 @lru_cache(maxsize=4)
 def _cache(path, stamp): return CacheFile(path)
 
-# %% ../nbs/00_photos.ipynb #3640e9cb
+# %% ../nbs/00_photos.ipynb #bd2a8b1a
 def open_cache(path) -> CacheFile:
     "The photo cache at `path`, opened once as long as the file stays the same"
     return _cache(os.path.abspath(path), os.stat(path).st_mtime_ns)
 
-# %% ../nbs/00_photos.ipynb #2dce1625
+# %% ../nbs/00_photos.ipynb #15e6e5cd
 @dataclass(frozen=True, slots=True)
 class CachePhoto:
     "A photo in a cache"
@@ -171,7 +173,7 @@ class CachePhoto:
     def stamp(self): return self.i, int(open_cache(self.cache).rows[self.i]['crc'])
     def image(self): return Image.fromarray(open_cache(self.cache).bytes(self.i))
 
-# %% ../nbs/00_photos.ipynb #6efb403b
+# %% ../nbs/00_photos.ipynb #ed8ee3db
 def bundled_photos() -> list: # paths, sorted by name
     "The colour photos that scikit-image and, where it is installed, scikit-learn ship"
     where = {'skimage': ('data', 'astronaut.png chelsea.png coffee.png hubble_deep_field.jpg motorcycle_left.png rocket.jpg'),
@@ -180,10 +182,10 @@ def bundled_photos() -> list: # paths, sorted by name
     paths = [Path(roots[lib].origin).parent/sub/name for lib, (sub, names) in where.items() if roots[lib] for name in names.split()]
     return sorted((p for p in paths if p.exists()), key=lambda p: p.name)
 
-# %% ../nbs/00_photos.ipynb #8dbae65b
+# %% ../nbs/00_photos.ipynb #be3eae57
 names = {'bundled': bundled_photos}
 
-# %% ../nbs/00_photos.ipynb #5a70289c
+# %% ../nbs/00_photos.ipynb #4d098eee
 def _in_path(path):
     "The photos in one folder, zip, list or photo, or in the collection of that name"
     p = Path(path)
@@ -195,7 +197,7 @@ def _in_path(path):
     if is_photo(p): return [p]
     return [CachePhoto(str(p), i) for i in range(len(open_cache(p)))] if is_cache(p) else _in_zip(p)
 
-# %% ../nbs/00_photos.ipynb #b92ae6c8
+# %% ../nbs/00_photos.ipynb #a1c25377
 def photo_files(data, # a folder, zip, list file (.txt, .csv), photo, name such as 'bundled', or a list of any of these
                ) -> list: # paths or references for `open_photo`, always in the same order
     "The photos in `data`. Nothing is opened yet: whether each can be read shows later. Raises `ColorganError` if there is none."
@@ -203,3 +205,38 @@ def photo_files(data, # a folder, zip, list file (.txt, .csv), photo, name such 
         [r for d in data for r in ([d] if hasattr(d, 'image') else _in_path(d))]
     if not refs: raise ColorganError(f'there are no photos in {photo_name(data)}: give a folder or a zip with JPEG, PNG or other photos')
     return refs
+
+# %% ../nbs/00_photos.ipynb #0c06ff51
+def cores() -> int:
+    "How many cores this process may use"
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+
+# %% ../nbs/00_photos.ipynb #ff4efb4c
+def _live_with(parent):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    def watch():
+        while os.getppid() == parent: time.sleep(1)
+        os._exit(0)
+    threading.Thread(target=watch, daemon=True).start()
+
+# %% ../nbs/00_photos.ipynb #11742d75
+def _with_bar(results, total):
+    "The results with a progress bar, in a notebook or on a terminal; elsewhere as they are"
+    if not (sys.stderr.isatty() or 'ipykernel' in sys.modules): return results
+    from fastprogress import progress_bar
+    return progress_bar(results, total=total, leave=False)
+
+# %% ../nbs/00_photos.ipynb #7a2587e5
+def in_parallel(f, # a function at the top of a module
+                jobs: list, # its arguments
+                n=None, # how many processes; all cores if `None`
+                progress=False, # show a progress bar
+               ): # yields the results in the order of `jobs`; at most a thousand of them wait to be taken
+    "`f` of each of `jobs`, computed on `n` cores"
+    n = min(n or cores(), len(jobs) // 16 + 1)
+    def results():
+        forks = sys.platform.startswith('linux')
+        with multiprocessing.get_context('fork').Pool(n, _live_with, (os.getpid(),)) if forks else ThreadPool(n) as pool:
+            for i in range(0, len(jobs), 1024): yield from pool.imap(f, jobs[i:i + 1024], 8)
+    results = results() if n > 1 else map(f, jobs)
+    return _with_bar(results, len(jobs)) if progress else results
