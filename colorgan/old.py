@@ -7,13 +7,13 @@ Docs: https://colorgan.github.io/colorgan/old.html.md"""
 # %% auto #0
 __all__ = ['effects', 'ortho_grey', 'gauss', 'soft', 'grain', 'fade', 'jpeg', 'saved', 'aged', 'make_old', 'encode_old']
 
-# %% ../nbs/01_old.ipynb #6e3db64d
+# %% ../nbs/01_old.ipynb #84bfa31c
 import math
 import torch, torch.nn.functional as F
-from .color import _to_gamma, _to_linear, rgb_to_lab
+from .color import _to_gamma, _to_linear
 from .lab import XYZ_FROM_RGB, ColorganError
 
-# %% ../nbs/01_old.ipynb #874811d4
+# %% ../nbs/01_old.ipynb #61b99056
 def ortho_grey(rgb, # sRGB in [0, 1], shape `(n, 3, h, w)`
                s, # strength for each photo, shape `(n,)`: 0 is luminance, 1 is film that sees blue and green only
               ): # sRGB grey in [0, 1], shape `(n, 1, h, w)`
@@ -22,7 +22,7 @@ def ortho_grey(rgb, # sRGB in [0, 1], shape `(n, 3, h, w)`
     w = torch.lerp(eye / eye.sum(), film, s[:, None])
     return _to_gamma((_to_linear(rgb) * w[:, :, None, None]).sum(1, keepdim=True))
 
-# %% ../nbs/01_old.ipynb #fedfbb19
+# %% ../nbs/01_old.ipynb #b9e938f2
 def gauss(x, # shape `(n, 1, h, w)`
           sigma, # for each photo, in pixels, shape `(n,)`; 0 leaves it as it is
           most, # the largest sigma there may be: a plain number
@@ -34,7 +34,7 @@ def gauss(x, # shape `(n, 1, h, w)`
     y = F.conv2d(F.pad(x.transpose(0, 1), (r,) * 4, mode='replicate'), k, groups=len(x))
     return F.conv2d(y, k.transpose(2, 3), groups=len(x)).transpose(0, 1)
 
-# %% ../nbs/01_old.ipynb #74585686
+# %% ../nbs/01_old.ipynb #f15219b6
 def soft(grey, # shape `(n, 1, h, w)`
          s, # strength for each photo, shape `(n,)`
          generator=None, most=.012): # sigma at strength 1, as a share of the shorter side
@@ -42,7 +42,7 @@ def soft(grey, # shape `(n, 1, h, w)`
     sigma = most * min(grey.shape[-2:])
     return gauss(grey, s * sigma, sigma)
 
-# %% ../nbs/01_old.ipynb #55b9b47b
+# %% ../nbs/01_old.ipynb #90dffe1b
 def _rand(n, like, generator): return torch.rand(n, device=like.device, generator=generator)
 
 def grain(grey, # shape `(n, 1, h, w)`
@@ -56,7 +56,7 @@ def grain(grey, # shape `(n, 1, h, w)`
     tones = .3 + 2.8 * grey * (1 - grey)
     return (grey + most * s[:, None, None, None] * tones * noise).clamp(0, 1)
 
-# %% ../nbs/01_old.ipynb #1965507a
+# %% ../nbs/01_old.ipynb #8b645c90
 def fade(grey, # shape `(n, 1, h, w)`
          s, # strength for each photo, shape `(n,)`
          generator=None, # `torch.Generator` on the device of `grey`
@@ -64,9 +64,9 @@ def fade(grey, # shape `(n, 1, h, w)`
     "Faded photos: what is lost of the contrast comes off black and white by chance, and so does the shift of the middle tones"
     s, up, shift = (t[:, None, None, None] for t in (s, _rand(len(grey), grey, generator), _rand(len(grey), grey, generator)))
     lost = most * s
-    return lost * up + (1 - lost) * grey.clamp(min=1e-4) ** ((2 * shift - 1) * s * .5).exp()
+    return lost * up + (1 - lost) * grey ** ((2 * shift - 1) * s * .5).exp()
 
-# %% ../nbs/01_old.ipynb #5f5c6d00
+# %% ../nbs/01_old.ipynb #e0db864d
 def _cosines():
     "The 8×8 matrix of the discrete cosine transform; its rows are orthonormal"
     i = torch.arange(8.)
@@ -77,12 +77,12 @@ def _cosines():
 _steps = ((16, 11, 10, 16, 24, 40, 51, 61), (12, 12, 14, 19, 26, 58, 60, 55), (14, 13, 16, 24, 40, 57, 69, 56), (14, 17, 22, 29, 51, 87, 80, 62),
           (18, 22, 37, 56, 68, 109, 103, 77), (24, 35, 55, 64, 81, 104, 113, 92), (49, 64, 78, 87, 103, 121, 120, 101), (72, 92, 95, 98, 112, 100, 103, 99))
 
-# %% ../nbs/01_old.ipynb #cf9df105
+# %% ../nbs/01_old.ipynb #de636502
 def jpeg(grey, # shape `(n, 1, h, w)`, in [0, 1]
          quality, # of each photo, 1 to 100, shape `(n,)`
         ): # the same shape
     "Grey photos after a JPEG of that quality (ITU-T T.81, with libjpeg's scaling of the steps)"
-    (n, _, h, w), m = grey.shape, _cosines().to(grey)
+    (h, w), m = grey.shape[2:], _cosines().to(grey)
     scale = torch.where(quality < 50, 5000 / quality.clamp(min=1), 200 - 2 * quality)[:, None, None, None, None]
     q = ((grey.new_tensor(_steps) * scale + 50) / 100).floor().clamp(1, 255)
     blocks = F.pad(grey, (0, -w % 8, 0, -h % 8), mode='replicate')
@@ -91,12 +91,12 @@ def jpeg(grey, # shape `(n, 1, h, w)`, in [0, 1]
     out = blocks.transpose(2, 3).flatten(3, 4).flatten(1, 2)[:, None, :h, :w]
     return (out + 128).clamp(0, 255).round() / 255
 
-# %% ../nbs/01_old.ipynb #c96d36af
+# %% ../nbs/01_old.ipynb #4b26544e
 def saved(grey, s, generator=None):
     "Photos saved as JPEG: quality 95 at the least strength, 15 at 1"
     return torch.where(s[:, None, None, None] > 0, jpeg(grey, (95 - 80 * s).round()), grey)
 
-# %% ../nbs/01_old.ipynb #a7703f17
+# %% ../nbs/01_old.ipynb #b3078841
 effects = {'ortho': None, 'soft': soft, 'grain': grain, 'fade': fade, 'jpeg': saved}
 
 def aged(rgb, # sRGB in [0, 1], shape `(n, 3, h, w)`, any device
@@ -113,7 +113,7 @@ def aged(rgb, # sRGB in [0, 1], shape `(n, 3, h, w)`, any device
         if f and k in strengths: grey = f(grey, each(strengths[k]), generator)
     return grey.clamp(0, 1)
 
-# %% ../nbs/01_old.ipynb #60e4cf50
+# %% ../nbs/01_old.ipynb #2cfa1906
 def make_old(rgb, # sRGB in [0, 1], shape `(n, 3, h, w)`, any device
              p=1., # the share of photos that are aged; the others come back as plain grey
              generator=None, # `torch.Generator` on the device of `rgb`; None: torch's own
@@ -124,7 +124,7 @@ def make_old(rgb, # sRGB in [0, 1], shape `(n, 3, h, w)`, any device
     s = u[0] * (u[1] < each) * (u[2, :1] < p)
     return aged(rgb, dict(zip(effects, s)), generator).expand(-1, 3, -1, -1)
 
-# %% ../nbs/01_old.ipynb #343d67df
+# %% ../nbs/01_old.ipynb #277186f6
 def encode_old(space, # a target space of `colorgan.color`
                rgb, # sRGB in [0, 1], shape `(n, 3, h, w)`
                p=1., # the share of photos that are aged
