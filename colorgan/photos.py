@@ -9,7 +9,7 @@ __all__ = ['formats', 'suffixes', 'max_pixels', 'MAGIC', 'HEAD', 'names', 'to_rg
            'is_photo', 'is_cache', 'CacheFile', 'open_cache', 'CachePhoto', 'bundled_photos', 'photo_files', 'cores',
            'in_parallel']
 
-# %% ../nbs/00_photos.ipynb #67821130
+# %% ../nbs/00_photos.ipynb #a0a0d303
 import csv, json, multiprocessing, os, signal, sys, threading, time, warnings, zipfile, zlib
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,12 +21,12 @@ import numpy as np
 from PIL import Image, ImageOps
 from .lab import ColorganError
 
-# %% ../nbs/00_photos.ipynb #5d8c7bac
+# %% ../nbs/00_photos.ipynb #e6c31c07
 formats = ('JPEG', 'PNG', 'WEBP', 'TIFF', 'BMP', 'GIF', 'PPM')
 suffixes = frozenset('.jpg .jpeg .jpe .jfif .mpo .png .webp .tif .tiff .bmp .gif .ppm .pgm'.split())
 max_pixels = 80_000_000
 
-# %% ../nbs/00_photos.ipynb #22af0a97
+# %% ../nbs/00_photos.ipynb #7167e131
 def to_rgb(im: Image.Image, # an opened image of any mode
           ) -> Image.Image: # 8-bit RGB, turned upright
     "`im` as 8-bit RGB: EXIF orientation applied, 16 bits brought down to 8, transparency laid on white"
@@ -39,11 +39,11 @@ def to_rgb(im: Image.Image, # an opened image of any mode
         im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
     return im.convert('RGB')
 
-# %% ../nbs/00_photos.ipynb #0af7e8f1
+# %% ../nbs/00_photos.ipynb #d64c68df
 @lru_cache(maxsize=8)
 def _zip(path, pid): return zipfile.ZipFile(path)
 
-# %% ../nbs/00_photos.ipynb #045335d1
+# %% ../nbs/00_photos.ipynb #d49e0a59
 @dataclass(frozen=True, slots=True)
 class ZipPhoto:
     "A photo inside a zip"
@@ -62,12 +62,12 @@ class ZipPhoto:
         if z.getinfo(self.name).file_size > most: raise ColorganError(f'it unfolds to more than {most:,} bytes')
         return Image.open(BytesIO(z.read(self.name)), formats=formats)
 
-# %% ../nbs/00_photos.ipynb #cf93c511
+# %% ../nbs/00_photos.ipynb #ca19dab1
 def photo_name(ref) -> str:
     "What to call a photo in a message: printable, whatever bytes its file name is made of"
     return str(ref).encode('utf8', 'replace').decode()
 
-# %% ../nbs/00_photos.ipynb #48b93206
+# %% ../nbs/00_photos.ipynb #85bb46b6
 def open_photo(ref, # a path, a reference from `photo_files`, or a PIL image
                size=None, # if given, a JPEG may be decoded smaller, but its sides stay at least this many pixels
               ) -> Image.Image: # upright 8-bit RGB
@@ -83,13 +83,13 @@ def open_photo(ref, # a path, a reference from `photo_files`, or a PIL image
             return to_rgb(im)
     except Exception as e: raise ColorganError(f'{photo_name(ref)} cannot be read as a photo: {e}') from e
 
-# %% ../nbs/00_photos.ipynb #a8bb3562
+# %% ../nbs/00_photos.ipynb #14940a4e
 def is_photo(name) -> bool:
     "Whether a file of this name is taken for a photo: by suffix, in any case, and not hidden"
     name = Path(name)
     return name.suffix.lower() in suffixes and not name.name.startswith('.') and '__MACOSX' not in name.parts
 
-# %% ../nbs/00_photos.ipynb #db56b785
+# %% ../nbs/00_photos.ipynb #4a8d0e35
 def _in_folder(folder):
     "The photos in a folder and the folders below it, sorted, each real folder once"
     seen, found = set(), []
@@ -100,7 +100,7 @@ def _in_folder(folder):
         seen.add(real)
     return sorted(found)
 
-# %% ../nbs/00_photos.ipynb #c9f4fd40
+# %% ../nbs/00_photos.ipynb #7cf60871
 def _in_zip(path):
     "The photos in a zip, sorted by name; entries that are encrypted or whose names lead out of the zip are left out"
     try: infos = _zip(str(path), os.getpid()).infolist()
@@ -108,7 +108,7 @@ def _in_zip(path):
     safe = lambda n: not n.startswith(('/', '\\')) and '..' not in n.replace('\\', '/').split('/') and ':' not in n
     return [ZipPhoto(str(path), n) for n in sorted({i.filename for i in infos if not i.flag_bits & 1 and is_photo(i.filename) and safe(i.filename)})]
 
-# %% ../nbs/00_photos.ipynb #ebbf3228
+# %% ../nbs/00_photos.ipynb #8b93d40d
 def _in_list(path):
     "The photos that a `.txt` or `.csv` names, in its order"
     try: rows = list(csv.reader(Path(path).read_text('utf-8-sig').splitlines())) if Path(path).suffix.lower() == '.csv' else \
@@ -119,13 +119,13 @@ def _in_list(path):
     col = next((names.index(c) for c in ('path', 'file', 'filename', 'image', 'photo') if c in names), None)
     return [Path(path).parent/r[col or 0] for r in rows[col is not None:] if len(r) > (col or 0) and is_photo(r[col or 0])]
 
-# %% ../nbs/00_photos.ipynb #1133f04c
+# %% ../nbs/00_photos.ipynb #10df3b00
 MAGIC, HEAD = b'colorgan cache 1\n', 1024
 def is_cache(path) -> bool:
     "Whether a file is a photo cache"
     with open(path, 'rb') as f: return f.read(len(MAGIC)) == MAGIC
 
-# %% ../nbs/00_photos.ipynb #2b7668aa
+# %% ../nbs/00_photos.ipynb #11630de2
 class CacheFile:
     "An open photo cache: `rows` has a row for each photo, with `w`, `h`, `start` in `data`, the flat uint8 RGB bytes, and what was measured"
     def __init__(self, path):
@@ -151,16 +151,16 @@ class CacheFile:
         if bad: raise ColorganError(f'the photo cache {photo_name(self.path)} is damaged at {len(bad)} photos, {bad[0]} first: delete it and make it again')
         return self
 
-# %% ../nbs/00_photos.ipynb #bc555a97
+# %% ../nbs/00_photos.ipynb #2bb34e91
 @lru_cache(maxsize=4)
 def _cache(path, stamp): return CacheFile(path)
 
-# %% ../nbs/00_photos.ipynb #bd2a8b1a
+# %% ../nbs/00_photos.ipynb #96eb8f14
 def open_cache(path) -> CacheFile:
     "The photo cache at `path`, opened once as long as the file stays the same"
     return _cache(os.path.abspath(path), os.stat(path).st_mtime_ns)
 
-# %% ../nbs/00_photos.ipynb #15e6e5cd
+# %% ../nbs/00_photos.ipynb #9433ac80
 @dataclass(frozen=True, slots=True)
 class CachePhoto:
     "A photo in a cache"
@@ -170,10 +170,12 @@ class CachePhoto:
     @property
     def inner(self): return open_cache(self.cache).names['photos'][self.i]
     @property
-    def stamp(self): return self.i, int(open_cache(self.cache).rows[self.i]['crc'])
+    def stamp(self): return self.i, int(self.row['crc'])
+    @property
+    def row(self): return open_cache(self.cache).rows[self.i]
     def image(self): return Image.fromarray(open_cache(self.cache).bytes(self.i))
 
-# %% ../nbs/00_photos.ipynb #ed8ee3db
+# %% ../nbs/00_photos.ipynb #88d71d91
 def bundled_photos() -> list: # paths, sorted by name
     "The colour photos that scikit-image and, where it is installed, scikit-learn ship"
     where = {'skimage': ('data', 'astronaut.png chelsea.png coffee.png hubble_deep_field.jpg motorcycle_left.png rocket.jpg'),
@@ -182,10 +184,10 @@ def bundled_photos() -> list: # paths, sorted by name
     paths = [Path(roots[lib].origin).parent/sub/name for lib, (sub, names) in where.items() if roots[lib] for name in names.split()]
     return sorted((p for p in paths if p.exists()), key=lambda p: p.name)
 
-# %% ../nbs/00_photos.ipynb #be3eae57
+# %% ../nbs/00_photos.ipynb #4ad425a7
 names = {'bundled': bundled_photos}
 
-# %% ../nbs/00_photos.ipynb #4d098eee
+# %% ../nbs/00_photos.ipynb #c253c987
 def _in_path(path):
     "The photos in one folder, zip, list or photo, or in the collection of that name"
     p = Path(path)
@@ -197,7 +199,7 @@ def _in_path(path):
     if is_photo(p): return [p]
     return [CachePhoto(str(p), i) for i in range(len(open_cache(p)))] if is_cache(p) else _in_zip(p)
 
-# %% ../nbs/00_photos.ipynb #a1c25377
+# %% ../nbs/00_photos.ipynb #36f6620a
 def photo_files(data, # a folder, zip, list file (.txt, .csv), photo, name such as 'bundled', or a list of any of these
                ) -> list: # paths or references for `open_photo`, always in the same order
     "The photos in `data`. Nothing is opened yet: whether each can be read shows later. Raises `ColorganError` if there is none."
@@ -206,12 +208,12 @@ def photo_files(data, # a folder, zip, list file (.txt, .csv), photo, name such 
     if not refs: raise ColorganError(f'there are no photos in {photo_name(data)}: give a folder or a zip with JPEG, PNG or other photos')
     return refs
 
-# %% ../nbs/00_photos.ipynb #0c06ff51
+# %% ../nbs/00_photos.ipynb #27ff77b2
 def cores() -> int:
     "How many cores this process may use"
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 
-# %% ../nbs/00_photos.ipynb #ff4efb4c
+# %% ../nbs/00_photos.ipynb #628cf1bb
 def _live_with(parent):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     def watch():
@@ -219,14 +221,14 @@ def _live_with(parent):
         os._exit(0)
     threading.Thread(target=watch, daemon=True).start()
 
-# %% ../nbs/00_photos.ipynb #11742d75
+# %% ../nbs/00_photos.ipynb #103040c2
 def _with_bar(results, total):
     "The results with a progress bar, in a notebook or on a terminal; elsewhere as they are"
     if not (sys.stderr.isatty() or 'ipykernel' in sys.modules): return results
     from fastprogress import progress_bar
     return progress_bar(results, total=total, leave=False)
 
-# %% ../nbs/00_photos.ipynb #7a2587e5
+# %% ../nbs/00_photos.ipynb #325bee8e
 def in_parallel(f, # a function at the top of a module
                 jobs: list, # its arguments
                 n=None, # how many processes; all cores if `None`
