@@ -6,10 +6,10 @@ Docs: https://colorgan.github.io/colorgan/data.html.md"""
 
 # %% auto #0
 __all__ = ['dice', 'crop_box', 'middle_box', 'cut', 'Photos', 'mirrored', 'resample', 'CachedPhotos', 'fits', 'on_device',
-           'ToSpace', 'PhotoDL', 'default_device', 'small_settings', 'split_photos', 'get_dls', 'PhotoLoaders',
-           'workspace']
+           'ToSpace', 'PhotoDL', 'default_device', 'small_settings', 'split_photos', 'screen_split', 'get_dls',
+           'PhotoLoaders', 'workspace']
 
-# %% ../nbs/01_data.ipynb #85792469
+# %% ../nbs/01_data.ipynb #9cdc5405
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -22,8 +22,9 @@ from torch.nn import functional as F
 from .color import get_space
 from .lab import ColorganError
 from .photos import bundled_photos, cores, open_cache, open_photo, photo_files, photo_name
+from .screen import measured, reasons, twin, twins
 
-# %% ../nbs/01_data.ipynb #ff478360
+# %% ../nbs/01_data.ipynb #c47e95fe
 @lru_cache(maxsize=4)
 def dice(seed, # the run's seed
          epoch, # which epoch; its dice are independent of all others
@@ -32,7 +33,7 @@ def dice(seed, # the run's seed
     "The random numbers of every photo in one epoch"
     return np.random.default_rng((seed, epoch)).random((n, 5))
 
-# %% ../nbs/01_data.ipynb #382b508d
+# %% ../nbs/01_data.ipynb #6c3fb5f0
 def crop_box(w, h, # size of the photo, or arrays of sizes
              u, # dice of shape `(…, 5)`
              area=(.4, 1.), # share of the largest crop of that aspect
@@ -45,13 +46,13 @@ def crop_box(w, h, # size of the photo, or arrays of sizes
     bw = bh * r
     return (w - bw) * u[..., 2], (h - bh) * u[..., 3], bw, bh
 
-# %% ../nbs/01_data.ipynb #f9f4e1b2
+# %% ../nbs/01_data.ipynb #8039ca81
 def middle_box(w, h):
     "The largest square in the middle of a photo: x, y, width and height"
     s = np.minimum(w, h)
     return (w - s) / 2, (h - s) / 2, s, s
 
-# %% ../nbs/01_data.ipynb #f0177412
+# %% ../nbs/01_data.ipynb #31bed5a9
 def cut(im, # PIL image
         box, # x, y, width and height
         size, # side of the result
@@ -60,7 +61,7 @@ def cut(im, # PIL image
     x, y, w, h = box
     return np.asarray(im.resize((size, size), Image.BILINEAR, (x, y, min(x + w, im.width), min(y + h, im.height)), reducing_gap=2.))
 
-# %% ../nbs/01_data.ipynb #3374b5e6
+# %% ../nbs/01_data.ipynb #a360f0cb
 class Photos:
     "Photos read from their files, cut to squares of bytes, batch by batch"
     def __init__(self, refs, size, augment, seed): self.refs, self.size, self.augment, self.seed, self.bad = refs, size, augment, seed, {}
@@ -87,14 +88,14 @@ class Photos:
         self.bad.update((i, photo_name(self.refs[i])) for i in bad.tolist())
         return mirrored(rgb.permute(0, 3, 1, 2).float().div_(255), mirror)
 
-# %% ../nbs/01_data.ipynb #ee64d841
+# %% ../nbs/01_data.ipynb #067066ac
 def mirrored(rgb, # photos of shape `(n, 3, h, w)`
              mirror, # bool of shape `(n,)`
             ): # the same, some of them left to right
     "Mirrors the photos that are to be mirrored, on their device"
     return torch.where(mirror[:, None, None, None], rgb.flip(-1), rgb)
 
-# %% ../nbs/01_data.ipynb #3c89bdc9
+# %% ../nbs/01_data.ipynb #f1dbe3d2
 def resample(rgb, # photos of shape `(n, 3, s, s)`, floats, on any device
              box, # their crops, shape `(n, 4)`: x, y, width and height in pixels
              mirror, # bool of shape `(n,)`
@@ -109,7 +110,7 @@ def resample(rgb, # photos of shape `(n, 3, s, s)`, floats, on any device
     return F.grid_sample(rgb, F.affine_grid(to.view(-1, 2, 3), (len(rgb), 3, size, size), align_corners=False),
                          padding_mode='border', align_corners=False)
 
-# %% ../nbs/01_data.ipynb #83ffacb1
+# %% ../nbs/01_data.ipynb #e6cb3303
 class CachedPhotos:
     "Photos of one cache, cut from its bytes, batch by batch; same methods as `Photos`"
     def __init__(self, refs, size, augment, seed, device):
@@ -144,24 +145,24 @@ class CachedPhotos:
         if self.augment: return resample(rgb, box, mirror, self.size).clamp_(0, 1)
         return rgb if self.size == self.s else F.interpolate(rgb, (self.size, self.size), mode='bilinear', antialias=True).clamp_(0, 1)
 
-# %% ../nbs/01_data.ipynb #83ac1730
+# %% ../nbs/01_data.ipynb #d47c5a92
 def fits(cache, device, share=.4) -> bool:
     "Whether the whole cache may live on the device: on a GPU, in at most this share of its free memory"
     return device.type == 'cuda' and len(cache.data) < share * torch.cuda.mem_get_info(device)[0]
 
-# %% ../nbs/01_data.ipynb #ea0b61ac
+# %% ../nbs/01_data.ipynb #14753e19
 @lru_cache(maxsize=2)
 def on_device(cache, device) -> torch.Tensor:
     "The bytes of the cache file as one flat tensor on the device; sent there once, whoever asks"
     return torch.from_numpy(cache.data).to(device)
 
-# %% ../nbs/01_data.ipynb #23b12c35
+# %% ../nbs/01_data.ipynb #c50771b0
 class ToSpace(ItemTransform):
     "One batch transform on the device: bytes to `(x, y)` in a space"
     def __init__(self, photos, space): self.photos, self.space = photos, space
     def encodes(self, b): return self.space.encode(self.photos.finish(*b))
 
-# %% ../nbs/01_data.ipynb #d9d4cab2
+# %% ../nbs/01_data.ipynb #58cad805
 class PhotoDL(TfmdDL):
     "A fastai loader of `Photos`, whose order is a function of the seed and the epoch"
     def __init__(self, dataset, bs=16, shuffle=False, **kwargs):
@@ -185,7 +186,7 @@ class PhotoDL(TfmdDL):
     def _one_pass(self):
         self._n_inp, self._types = 1, explode_types(self.after_batch.fs[0].space.encode(torch.zeros(1, 3, 2, 2)))
 
-# %% ../nbs/01_data.ipynb #ed31c0e2
+# %% ../nbs/01_data.ipynb #e2dacf84
 def default_device(device=None, # 'cuda', 'mps', 'cpu', or None for the best there is
                   ) -> torch.device:
     "The device to run on. Raises `ColorganError` if the one asked for is not there."
@@ -196,12 +197,12 @@ def default_device(device=None, # 'cuda', 'mps', 'cpu', or None for the best the
     if not there.get(device.type, True): raise ColorganError(f'this machine has no {device.type} device: leave the device out or choose cpu')
     return device
 
-# %% ../nbs/01_data.ipynb #3f4e0b3c
+# %% ../nbs/01_data.ipynb #b0b1e6f5
 def small_settings(device=None) -> dict: # `size`, `bs` and `items` for `get_dls`
     "Settings for trying things out: the usual ones on an accelerator, small ones on a CPU"
     return dict(size=64, bs=8, items=64) if default_device(device).type == 'cpu' else dict(size=256, bs=16, items=None)
 
-# %% ../nbs/01_data.ipynb #d7a9e42f
+# %% ../nbs/01_data.ipynb #66ce278c
 def split_photos(data, # photos, as `photo_files` takes them
                  valid=.2, # the share that is held out, or photos of their own
                  items=None, # take this many of them, chosen by the seed
@@ -217,10 +218,23 @@ def split_photos(data, # photos, as `photo_files` takes them
     n = min(max(round(len(order) * valid), 1), len(order) - 1)
     return [refs[i] for i in order[n:]], [refs[i] for i in order[:n]]
 
-# %% ../nbs/01_data.ipynb #7be9f392
+# %% ../nbs/01_data.ipynb #5749dbfa
+def screen_split(train, valid, # two lists of references
+                 **thresholds, # of `reasons`
+                ) -> tuple: # both lists without what was left out, and how many were for which reason
+    "Both halves of a split screened, and no photo in both. Raises `ColorganError` if one is empty then."
+    rows = [measured(r) for r in (train, valid)]
+    why = [reasons(r, **thresholds) for r in rows]
+    why[0][(why[0] == '') & twins(rows[0], rows[1][why[1] == ''])] = twin
+    kept = [[r for r, w in zip(refs, ws) if not w] for refs, ws in zip((train, valid), why)]
+    left_out = {str(k): int(n) for k, n in zip(*np.unique(np.concatenate(why), return_counts=True)) if k}
+    if not all(kept): raise ColorganError(f'no photos are left after screening ({left_out}): look at them with `colorgan inspect`, or pass screen=False')
+    return *kept, left_out
+
+# %% ../nbs/01_data.ipynb #67f473a1
 def _workers(refs): return min(cores(), 16) if len(refs) > 256 else 0
 
-# %% ../nbs/01_data.ipynb #145a4c03
+# %% ../nbs/01_data.ipynb #6153a6a7
 def get_dls(data, # a folder, zip, list file, name such as 'bundled', or a list of any of these
             size=256, # side of the squares, in pixels
             bs=16, # photos in a batch
@@ -231,16 +245,21 @@ def get_dls(data, # a folder, zip, list file, name such as 'bundled', or a list 
             device=None, # where batches are made, see `default_device`
             augment=True, # random crops and mirroring while training; else always the middle
             num_workers=None, # processes that read photos; None: as many as there are cores, or none for few photos
-           ) -> DataLoaders: # batches `(x, y)` as `space` has them; `.space`, and `.skipped`, the photos that could not be read
+            screen=None, # leave out what has nothing to teach: True, False, thresholds for `reasons`, or None: if it is a cache
+           ) -> DataLoaders: # batches `(x, y)` as `space` has them; `.space`; `.left_out`, counts of screening; `.skipped`, photos that could not be read
     "fastai `DataLoaders` of photos. Bytes travel to the device, and crops and colours are made there."
     if size < 1 or bs < 1: raise ColorganError(f'size {size} and batch size {bs} must be positive')
     device, space = default_device(device), get_space(space)
+    train, valid = split_photos(data, valid, items, seed)
+    left_out = {}
+    if screen is None: screen = all(hasattr(r, 'row') for r in train)
+    if screen is not False: train, valid, left_out = screen_split(train, valid, **({} if screen is True else screen))
     dls = PhotoLoaders(*[_loader(refs, size, bs, space, seed, device, augment and i == 0, i == 0, num_workers)
-                         for i, refs in enumerate(split_photos(data, valid, items, seed))], device=device)
-    dls.space = space
+                         for i, refs in enumerate((train, valid))], device=device)
+    dls.space, dls.left_out = space, left_out
     return dls
 
-# %% ../nbs/01_data.ipynb #53ea53f0
+# %% ../nbs/01_data.ipynb #7c379bab
 def _loader(refs, size, bs, space, seed, device, augment, shuffle, num_workers):
     one_cache = len({getattr(r, 'cache', None) for r in refs}) == 1 and hasattr(refs[0], 'cache')
     photos = CachedPhotos(refs, size, augment, seed, device) if one_cache else Photos(refs, size, augment, seed)
@@ -248,13 +267,13 @@ def _loader(refs, size, bs, space, seed, device, augment, shuffle, num_workers):
     return PhotoDL(photos, bs=min(bs, len(refs)), shuffle=shuffle, drop_last=shuffle, device=device, after_batch=[ToSpace(photos, space)],
                    num_workers=_workers(refs) if num_workers is None else num_workers, pin_memory=device.type == 'cuda')
 
-# %% ../nbs/01_data.ipynb #9cb38e11
+# %% ../nbs/01_data.ipynb #8bb70d0e
 class PhotoLoaders(DataLoaders):
     "`DataLoaders` that know their space and what they skipped"
     @property
     def skipped(self): return sorted({name for dl in self.loaders for name in dl.dataset.bad.values()})
 
-# %% ../nbs/01_data.ipynb #0d112156
+# %% ../nbs/01_data.ipynb #61c7e8bb
 def workspace(name='colorgan', # name of the folder
               drive='/content/drive', # where Drive is mounted on Colab
              ) -> Path: # the folder, made if it was missing
