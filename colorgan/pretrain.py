@@ -6,9 +6,9 @@ Docs: https://colorgan.github.io/colorgan/pretrain.html.md"""
 
 # %% auto #0
 __all__ = ['Adam', 'adam', 'EMA', 'DeviceLoss', 'DeviceMean', 'QuietRecorder', 'QuietProgress', 'ab_error', 'Sizes', 'resized',
-           'make_learner', 'pretrain_learner']
+           'Old', 'make_learner', 'pretrain_learner']
 
-# %% ../nbs/08_pretrain.ipynb #d6bc3c1f
+# %% ../nbs/08_pretrain.ipynb #0f12ab6a
 import fastai.callback.fp16, fastai.callback.schedule, time
 import numpy as np, torch, torch.nn.functional as F
 from functools import partial
@@ -25,9 +25,10 @@ from torch.optim.adamw import adamw as adamw_step
 from .color import get_space
 from .generator import create_gen, splitter
 from .loss import ColourLoss
+from .old import encode_old
 from .recipes import get_recipe
 
-# %% ../nbs/08_pretrain.ipynb #0dd7950e
+# %% ../nbs/08_pretrain.ipynb #28e1be3f
 class Adam(Optimizer):
     "Adam (or AdamW) whose step is torch's fused kernel, with fastai's parameter groups"
     def __init__(self, params, # parameters, or a list of groups of them
@@ -53,13 +54,13 @@ class Adam(Optimizer):
         self.fn(ps, [p.grad for p in ps], avg, sqr, [], step, fused=ps[0].device.type in ('cuda', 'cpu'), amsgrad=False, beta1=h['mom'], beta2=h['sqr_mom'],
                 lr=float(h['lr']), weight_decay=wd, eps=h['eps'], maximize=False)
 
-# %% ../nbs/08_pretrain.ipynb #56f25ced
+# %% ../nbs/08_pretrain.ipynb #6ac4d75b
 def adam(recipe, # a `Recipe`
          betas): # the momenta, as the recipe gives them for a stage
     "The optimizer function of a recipe, for a `Learner`"
     return partial(Adam, mom=betas[0], sqr_mom=betas[1], wd=recipe.wd, decouple_wd=recipe.opt == 'adamw')
 
-# %% ../nbs/08_pretrain.ipynb #91125f83
+# %% ../nbs/08_pretrain.ipynb #226b88d7
 class EMA(Callback):
     "Keep a running average of the generator: validation uses it, and after `fit` the generator holds it"
     order, swapped = 68, False
@@ -88,7 +89,7 @@ class EMA(Callback):
         if not self.swapped: self.swap()
         self.average, self.live, self.swapped = None, None, False
 
-# %% ../nbs/08_pretrain.ipynb #e5bee55b
+# %% ../nbs/08_pretrain.ipynb #ddf22816
 class DeviceLoss(AvgSmoothLoss):
     "The smoothed training loss, kept on the device"
     def reset(self): self.count, self.val = 0, torch.tensor(0.)
@@ -96,7 +97,7 @@ class DeviceLoss(AvgSmoothLoss):
         self.count += 1
         self.val = torch.lerp(learn.loss.detach().float(), self.val.to(learn.loss.device), self.beta)
 
-# %% ../nbs/08_pretrain.ipynb #e82bb88f
+# %% ../nbs/08_pretrain.ipynb #1cade07f
 class DeviceMean(Metric):
     "The mean over photos of what `func(learn)` gives for a batch, kept on the device"
     def __init__(self, func, name): self.func, self._name = func, name
@@ -109,7 +110,7 @@ class DeviceMean(Metric):
     @property
     def name(self): return self._name
 
-# %% ../nbs/08_pretrain.ipynb #34c27aac
+# %% ../nbs/08_pretrain.ipynb #e3e866a8
 class QuietRecorder(Recorder):
     "fastai's recorder, fetching the losses once an epoch"
     name = 'recorder'
@@ -120,7 +121,7 @@ class QuietRecorder(Recorder):
         super().after_epoch()
         self.losses = [float(l) for l in self.losses]
 
-# %% ../nbs/08_pretrain.ipynb #bdbbe9ea
+# %% ../nbs/08_pretrain.ipynb #1a762bd3
 class QuietProgress(ProgressCallback):
     "fastai's progress bar, with photos a second, fetching the loss twice a second"
     name = 'progress'
@@ -134,13 +135,13 @@ class QuietProgress(ProgressCallback):
         if self.training: self.pbar.comment = f'{self.seen / (now - self.began):.0f} photos/s, loss {float(self.recorder.smooth_loss.value):.4f}'
         self.pbar.update(self.iter + 1)
 
-# %% ../nbs/08_pretrain.ipynb #e8abd543
+# %% ../nbs/08_pretrain.ipynb #b5d79480
 def ab_error(space): # name of the space, or the space
     "The validation figure, as a metric: mean Euclidean distance in the ab plane, real units"
     s = get_space(space)
     return DeviceMean(lambda learn: (s.ab(learn.pred) - s.ab(learn.y)).norm(dim=1).mean(), 'ab_error')
 
-# %% ../nbs/08_pretrain.ipynb #ae63b981
+# %% ../nbs/08_pretrain.ipynb #1fae45f4
 class Sizes(Callback):
     "Make training batches smaller, to sides from `sizes`"
     order, run_valid = 5, False
@@ -156,7 +157,7 @@ class Sizes(Callback):
         s = self.side()
         self.learn.xb, self.learn.yb = (tuple(resized(t, s) for t in b) for b in (self.xb, self.yb))
 
-# %% ../nbs/08_pretrain.ipynb #fd82d313
+# %% ../nbs/08_pretrain.ipynb #2e4adc26
 def resized(t, # photos of shape `(n, c, h, w)`
             side): # of the square photos wanted
     "The photos made smaller by averaging, of the same type; those of that size already are returned as they are"
@@ -164,7 +165,20 @@ def resized(t, # photos of shape `(n, c, h, w)`
     mode = dict(mode='area') if t.shape[-1] % side == 0 else dict(mode='bilinear', antialias=True)
     return F.interpolate(t.as_subclass(torch.Tensor), (side, side), **mode).as_subclass(type(t))
 
-# %% ../nbs/08_pretrain.ipynb #e78fae28
+# %% ../nbs/08_pretrain.ipynb #7037e8c8
+class Old(Callback):
+    "Show a share of the training photos as if they were old"
+    order, run_valid = 6, False
+    def __init__(self, share, # of the photos
+                 space): # name of the space, or the space
+        self.part, self.space = share, get_space(space)
+    def before_batch(self):
+        y = self.yb[0]
+        dice = torch.Generator(y.device).manual_seed(self.train_iter)
+        x, y = encode_old(self.space, self.space.decode(y[:, :1], y), self.part, dice)
+        self.learn.xb, self.learn.yb = (x,), (y,)
+
+# %% ../nbs/08_pretrain.ipynb #1877f11b
 def make_learner(dls, # fastai `DataLoaders` of (x, y) in network range
                  model, # what is trained; its `forward(x)` is the prediction
                  loss, # loss of prediction and y
@@ -177,10 +191,11 @@ def make_learner(dls, # fastai `DataLoaders` of (x, y) in network range
     if recipe.ema: cbs.append(EMA(recipe.ema, gen_of))
     if recipe.clip: cbs.append(GradientClip(recipe.clip))
     if recipe.sizes: cbs.append(Sizes(recipe.sizes, recipe.growing))
+    if recipe.old: cbs.append(Old(recipe.old, recipe.space))
     learn = Learner(dls, model, loss_func=loss, **kwargs).remove_cbs([Recorder, ProgressCallback])
     return learn.add_cbs(cbs)
 
-# %% ../nbs/08_pretrain.ipynb #d11f71b1
+# %% ../nbs/08_pretrain.ipynb #237c9088
 def pretrain_learner(dls, # `DataLoaders` of `get_dls`, in the recipe's space
                      recipe='resnet18-two-stage', # a `Recipe` or the name of one
                      gen=None, # the generator; None: a new one, with an ImageNet encoder where there is one

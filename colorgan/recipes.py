@@ -8,18 +8,18 @@ Docs: https://colorgan.github.io/colorgan/recipes.html.md"""
 __all__ = ['recipes', 'Recipe', 'get_recipe', 'replace', 'recipe_from', 'save_model', 'bundled_weights', 'find_weights',
            'read_model_json', 'load_tensors', 'fill', 'load_model']
 
-# %% ../nbs/07_recipes.ipynb #285da759
+# %% ../nbs/07_recipes.ipynb #cd53c5f5
 import dataclasses, json, os
 from dataclasses import dataclass, field
 from pathlib import Path
 from .lab import ColorganError
 
-# %% ../nbs/07_recipes.ipynb #fd7861c8
+# %% ../nbs/07_recipes.ipynb #0bc8389e
 def _one_of(default, *more):
     "A field that is a name, with the names it may be"
     return field(default=default, metadata={'choices': (default, *more)})
 
-# %% ../nbs/07_recipes.ipynb #d9f09945
+# %% ../nbs/07_recipes.ipynb #edd38531
 @dataclass(frozen=True)
 class Recipe:
     "All that sets one colorizer apart from another"
@@ -34,6 +34,7 @@ class Recipe:
     size: int = 256 # side of the square training photos, in pixels
     sizes: tuple = () # sides that batches are made smaller to, at most `size`; (): all are trained at `size`
     growing: bool = False # the sizes follow each other during a stage, instead of being drawn at random
+    old: float = 0. # share of the training photos that the network sees as if they were old
     bs: int = 16 # photos in a batch
     items: int = None # at most so many photos; None: all there are
     pixel_loss: str = _one_of('l1', 'mse', 'huber', 'bins') # how far the painted channels are from the true ones; 'bins' needs a generator that scores bins
@@ -60,7 +61,7 @@ class Recipe:
     n_critic: int = 1 # the critic's steps for each of the generator's
     critic_warmup: int = 0 # batches at the start of the second stage that are the critic's alone
 
-# %% ../nbs/07_recipes.ipynb #27dc5141
+# %% ../nbs/07_recipes.ipynb #c82ff1c6
 _all_recipes = (
     Recipe('resnet18-two-stage', 'the tutorial that everybody follows: ImageNet ResNet18 U-Net, L1 first, then PatchGAN + 100 L1', items=10_000),
     Recipe('pix2pix', 'Isola et al. 2017 (arXiv:1611.07004): U-Net with dropout as its only noise, PatchGAN, no pretraining',
@@ -70,7 +71,7 @@ _all_recipes = (
            encoder_lr_mult=1/3, ema=.997, pretrain_epochs=40, pretrain_lr=2e-3, gan_epochs=10))
 recipes = {r.name: r for r in _all_recipes}
 
-# %% ../nbs/07_recipes.ipynb #96d02a0a
+# %% ../nbs/07_recipes.ipynb #13edf6c3
 def get_recipe(name, # the name of a recipe, or a `Recipe`
               ) -> Recipe:
     "The recipe of that name; raises `ColorganError` with the names there are"
@@ -78,7 +79,7 @@ def get_recipe(name, # the name of a recipe, or a `Recipe`
     if name not in recipes: raise ColorganError(f"there is no recipe {name!r}: choose one of {', '.join(recipes)}")
     return recipes[name]
 
-# %% ../nbs/07_recipes.ipynb #19851eff
+# %% ../nbs/07_recipes.ipynb #afe261ad
 def _value(f, v):
     "`v` as what the field `f` holds, or a sentence on what it may be"
     if v is None and f.default is None: return v
@@ -93,7 +94,7 @@ def _value(f, v):
         raise ColorganError(f'{f.name} cannot be {v!r}: it is {dict(int="a whole number of at least 0", float="a number of at least 0").get(kind.__name__, "a " + kind.__name__)}')
     return ok
 
-# %% ../nbs/07_recipes.ipynb #5c90797a
+# %% ../nbs/07_recipes.ipynb #c165ba4a
 def replace(recipe, # a `Recipe` or the name of one
             **changes, # fields and their new values; words are turned into numbers where the field holds one
            ) -> Recipe:
@@ -103,13 +104,13 @@ def replace(recipe, # a `Recipe` or the name of one
         if k not in known: raise ColorganError(f"a recipe has no field {k!r}: choose one of {', '.join(known)}")
     return dataclasses.replace(get_recipe(recipe), **{k: _value(known[k], v) for k, v in changes.items()})
 
-# %% ../nbs/07_recipes.ipynb #95926877
+# %% ../nbs/07_recipes.ipynb #622e70de
 def recipe_from(d: dict, # a recipe's fields, as `dataclasses.asdict` gives them and JSON returns them
                ) -> Recipe:
     "The recipe with these fields; those that are missing keep their default"
     return replace(Recipe(), **d)
 
-# %% ../nbs/07_recipes.ipynb #807c11ca
+# %% ../nbs/07_recipes.ipynb #d596b605
 def _versions():
     "Versions of what a model was made with"
     from importlib.metadata import version, PackageNotFoundError
@@ -118,7 +119,7 @@ def _versions():
         except PackageNotFoundError: return None
     return {p: v(p) for p in ('colorgan', 'torch', 'fastai', 'timm', 'numpy')}
 
-# %% ../nbs/07_recipes.ipynb #e025fa52
+# %% ../nbs/07_recipes.ipynb #5238429f
 def _write(path, write):
     "Let `write` write beside `path`, then rename; an operating-system error becomes one sentence"
     path = Path(path)
@@ -132,7 +133,7 @@ def _write(path, write):
         if path.parent.is_dir(): tmp.unlink(missing_ok=True)
         raise ColorganError(f'cannot write {path}: {e.strerror or e}') from e
 
-# %% ../nbs/07_recipes.ipynb #927728d5
+# %% ../nbs/07_recipes.ipynb #d7ae3650
 def _tensors(gen, fp16=False):
     "The generator's parameters and buffers as plain CPU tensors that share no memory; matrices at half precision if `fp16`"
     import torch
@@ -141,7 +142,7 @@ def _tensors(gen, fp16=False):
         return t.half() if fp16 and t.is_floating_point() and t.ndim > 1 else t
     return {k: plain(t) for k, t in gen.state_dict().items()}
 
-# %% ../nbs/07_recipes.ipynb #68a934f4
+# %% ../nbs/07_recipes.ipynb #5b13b368
 def save_model(folder, # the model folder; made if missing
                gen, # the generator, a module on any device
                recipe, # the `Recipe` that `create_gen` rebuilds it from
@@ -156,14 +157,14 @@ def save_model(folder, # the model folder; made if missing
     _write(folder/'model.json', lambda f: f.write_text(text + '\n', encoding='utf-8'))
     return folder
 
-# %% ../nbs/07_recipes.ipynb #a53f4c23
+# %% ../nbs/07_recipes.ipynb #f3afc48e
 def bundled_weights() -> dict: # name: folder
     "The weights inside the package"
     import colorgan
     here = Path(colorgan.__file__).parent/'weights'
     return {f.parent.name: f.parent for f in sorted(here.glob('*/model.json'))}
 
-# %% ../nbs/07_recipes.ipynb #706d25d7
+# %% ../nbs/07_recipes.ipynb #cc1d4f6b
 def find_weights(weights, # a model folder, a run, a `model.safetensors`, or the name of bundled weights
                 ) -> Path: # the model folder
     "The folder that holds these weights; raises `ColorganError` with what was looked for"
@@ -178,7 +179,7 @@ def find_weights(weights, # a model folder, a run, a `model.safetensors`, or the
     missing = ' and '.join(f for f in ('model.safetensors', 'model.json') if not (d/f).is_file())
     raise ColorganError(f'{d} holds no trained model: {missing} is missing there (a run holds its model once a stage is finished)')
 
-# %% ../nbs/07_recipes.ipynb #3cf1b21b
+# %% ../nbs/07_recipes.ipynb #f1541016
 def read_model_json(weights, # as `find_weights` takes them
                    ) -> dict: # `recipe` (a `Recipe`), `versions`, and what else was stored
     "What `model.json` says; raises `ColorganError` if it cannot be understood"
@@ -189,7 +190,7 @@ def read_model_json(weights, # as `find_weights` takes them
     try: return {**info, 'recipe': recipe_from(info['recipe'])}
     except ColorganError as e: raise ColorganError(f'{f} comes from another version of colorgan: {e}') from e
 
-# %% ../nbs/07_recipes.ipynb #d23647c1
+# %% ../nbs/07_recipes.ipynb #9ab9dedd
 def load_tensors(weights, # as `find_weights` takes them
                 ) -> dict: # name: CPU tensor, floats as float32
     "The stored tensors; raises `ColorganError` if the file is not safetensors or is cut off"
@@ -200,7 +201,7 @@ def load_tensors(weights, # as `find_weights` takes them
     except (SafetensorError, OSError, ValueError) as e: raise ColorganError(f'{f} is not a safetensors file, or is cut off: copy or train it again') from e
     return {k: t.float() if t.is_floating_point() else t for k, t in state.items()}
 
-# %% ../nbs/07_recipes.ipynb #f50210fb
+# %% ../nbs/07_recipes.ipynb #eb1b400b
 def fill(gen, # a generator
          state: dict, # tensors by name
          what='these weights', # how an error calls them
@@ -215,7 +216,7 @@ def fill(gen, # a generator
     gen.load_state_dict(state)
     return gen
 
-# %% ../nbs/07_recipes.ipynb #d659f084
+# %% ../nbs/07_recipes.ipynb #d4fafc92
 def load_model(weights, # as `find_weights` takes them
                device=None, # where to put the generator; None: the CPU
               ): # the generator in evaluation mode, with `.recipe` set
