@@ -20,8 +20,8 @@ lab: $(READY)  ## the notebooks in JupyterLab
 
 notebooks: $(READY)  ## run all notebooks, keep their outputs, bring modules and README in step
 	$(BIN)/nbdev-export
-	$(BIN)/nbdev-test --save --n-workers 2
-	$(BIN)/python tools/shrink.py nbs/*.ipynb
+	find nbs -name '*.ipynb' -not -path '*/.*' -print0 | sort -z | xargs -0 -n 1 -P 2 env OMP_NUM_THREADS=1 $(BIN)/python tools/run.py
+	find nbs -name '*.ipynb' -not -path '*/.*' -exec $(BIN)/python tools/shrink.py {} +
 	$(BIN)/nbdev-clean
 	$(BIN)/python tools/readme.py
 

@@ -1,6 +1,6 @@
 """Every notebook runs, each in a Python of its own: by nbdev-test, or where nbdev is not (Colab) in a kernel of Jupyter."""
 import importlib.util
-import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -14,17 +14,8 @@ notebooks = [p for p in sorted(root.glob('nbs/**/*.ipynb')) if '.ipynb_checkpoin
 def flagged(flag): return [p for p in notebooks if f'#| {flag}' in p.read_text(encoding='utf-8')]
 
 
-def run_in_kernel(notebook, flags):
-    import nbclient
-    import nbformat
-    book = nbformat.read(notebook, as_version=4)
-    left_out = {'slow', 'cuda'} - {flags}
-    book.cells = [c for c in book.cells if not left_out & set(re.findall(r'^#\| *(\w+)', c.source, re.M))]
-    nbclient.NotebookClient(book, timeout=600, kernel_name='python3', resources={'metadata': {'path': notebook.parent}}).execute()
-
-
 def run(notebook, flags=''):
-    if not importlib.util.find_spec('nbdev'): return run_in_kernel(notebook, flags)
+    if not importlib.util.find_spec('nbdev'): return runpy.run_path(root/'tools'/'run.py')['execute'](notebook, flags.split())
     command = [Path(sys.executable).with_name('nbdev-test'), notebook, '--flags', flags]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     if done.returncode: pytest.fail((done.stdout + done.stderr)[-6000:], pytrace=False)

@@ -81,6 +81,15 @@ def test_readme_is_the_index(clone):
     assert changed(clone, before) == [], 'run python tools/readme.py and commit what it changes'
 
 
+def test_index_lists_every_notebook(config):
+    text = (root/'README.md').read_text(encoding='utf-8')
+    for p in notebooks:
+        title = ''.join(json.loads(p.read_text(encoding='utf-8'))['cells'][0]['source']).splitlines()[0].removeprefix('# ')
+        path = p.relative_to(root).as_posix()
+        row = f'[{title}]({path})', badge.format(path=path, **config.d)
+        assert p.stem == 'index' or any(all(part in line for part in row) for line in text.splitlines()), f'no row for {path} with its title'
+
+
 docs = 'from nbdev import quarto, serve; quarto.refresh_quarto_yml(); quarto.nbdev_sidebar.__wrapped__(); serve.proc_nbs(n_workers=2)'
 
 

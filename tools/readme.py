@@ -14,8 +14,10 @@ def source(x): return x if isinstance(x, str) else ''.join(x)
 
 
 def printed(output):
-    "The text of an output; pictures belong in files that the prose points to."
-    return source(output.get('text') or output.get('data', {}).get('text/markdown') or output.get('data', {}).get('text/plain', ''))
+    "The text of an output; tables and pictures stay in the notebook, where the prose does not point to a file."
+    data = output.get('data', {})
+    if output.get('name') == 'stderr': return ''
+    return '' if {'text/html', 'image/png', 'image/jpeg'} & data.keys() else source(output.get('text') or data.get('text/plain', ''))
 
 
 def block(cell):
@@ -23,7 +25,7 @@ def block(cell):
     text = source(cell['source']).strip()
     if cell['cell_type'] == 'markdown': return text
     if install_cell in text or text.startswith('#| hide'): return ''
-    outputs = '\n'.join(printed(o).rstrip() for o in cell['outputs'])
+    outputs = '\n'.join(filter(None, (printed(o).rstrip() for o in cell['outputs'])))
     return f'```python\n{text}\n```' + (f'\n\n```\n{outputs}\n```' if outputs else '')
 
 
