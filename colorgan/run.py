@@ -8,7 +8,7 @@ Docs: https://colorgan.github.io/colorgan/run.html.md"""
 __all__ = ['rate', 'Schedule', 'Interruptible', 'paint', 'column', 'beside', 'RunLog', 'Half', 'precision', 'fast_math', 'Run',
            'sides', 'train']
 
-# %% ../nbs/10_run.ipynb #5306f869
+# %% ../nbs/10_run.ipynb #07bc2593
 import json, math, signal, threading, time
 import torch
 from contextlib import contextmanager
@@ -23,9 +23,9 @@ from .gan import gan_learner
 from .generator import create_gen
 from .lab import ColorganError
 from .pretrain import pretrain_learner
-from .recipes import _versions, _write, fill, get_recipe, load_tensors, replace, save_model
+from .recipes import versions, write_whole, fill, get_recipe, load_tensors, replace, save_model
 
-# %% ../nbs/10_run.ipynb #80ca96d5
+# %% ../nbs/10_run.ipynb #33ba1a87
 def rate(share, # share of the stage that is done, 0 to 1
          schedule='cosine', # 'cosine' falls to zero, 'const' stays
          warmup=0., # share of the stage in which the rate rises from zero
@@ -34,7 +34,7 @@ def rate(share, # share of the stage that is done, 0 to 1
     up = min(1., share / warmup) if warmup else 1.
     return up * ((1 + math.cos(math.pi * min(share, 1.))) / 2 if schedule == 'cosine' else 1.)
 
-# %% ../nbs/10_run.ipynb #e12a80c7
+# %% ../nbs/10_run.ipynb #be494678
 class Schedule(Callback):
     "Set the learning rates by the share of the stage that is done, in epochs or in minutes of training, and end it when time is up"
     order, run_valid = 70, False
@@ -60,7 +60,7 @@ class Schedule(Callback):
         if self.over: raise CancelFitException()
     def after_fit(self): self.opt.set_hyper('lr', self.lrs)
 
-# %% ../nbs/10_run.ipynb #8d9523d8
+# %% ../nbs/10_run.ipynb #af04d427
 class Interruptible(Callback):
     "Let Ctrl-C end the training after the batch that is under way; `stopped` says that it did"
     order, stopped = 80, False
@@ -75,7 +75,7 @@ class Interruptible(Callback):
     def after_fit(self):
         if self.main: signal.signal(signal.SIGINT, self.before)
 
-# %% ../nbs/10_run.ipynb #3fdfcd95
+# %% ../nbs/10_run.ipynb #6b436a0b
 @torch.no_grad()
 def paint(gen, # a generator
           x, # what it sees, network range
@@ -87,7 +87,7 @@ def paint(gen, # a generator
     gen.train(mode)
     return rgb
 
-# %% ../nbs/10_run.ipynb #4923bbba
+# %% ../nbs/10_run.ipynb #dd4c233f
 def column(rgb, # photos in [0, 1], shape `(n, 3, h, w)`
            gap=2, # white pixels between them
           ) -> Image.Image:
@@ -95,7 +95,7 @@ def column(rgb, # photos in [0, 1], shape `(n, 3, h, w)`
     a = torch.nn.functional.pad((rgb.float().clamp(0, 1) * 255).round(), (gap,) * 4, value=255.)
     return Image.fromarray(torch.cat(list(a), 1).permute(1, 2, 0).byte().numpy())
 
-# %% ../nbs/10_run.ipynb #0fe0798c
+# %% ../nbs/10_run.ipynb #a30dbcda
 def beside(columns) -> Image.Image: # PIL images of the same height
     "The columns beside each other"
     im, x = Image.new('RGB', (sum(c.width for c in columns), columns[0].height), 'white'), 0
@@ -104,7 +104,7 @@ def beside(columns) -> Image.Image: # PIL images of the same height
         x += c.width
     return im
 
-# %% ../nbs/10_run.ipynb #e66fed68
+# %% ../nbs/10_run.ipynb #f488a1c5
 class RunLog(Callback):
     "After each epoch: a line in `log.jsonl`, a sheet of held-out photos"
     order, run_valid = 65, False
@@ -124,7 +124,7 @@ class RunLog(Callback):
                     lr=self.opt.hypers[-1]['lr'], **{k: round(float(v), 5) for k, v in zip(names, values) if v is not None})
         with open(self.folder/'log.jsonl', 'a', encoding='utf-8') as f: f.write(json.dumps(line) + '\n')
 
-# %% ../nbs/10_run.ipynb #2bd5bc8a
+# %% ../nbs/10_run.ipynb #1602bed8
 class Half(MixedPrecision):
     "fastai's mixed precision on whatever device the photos are, a processor included"
     name = 'mixed_precision'
@@ -133,7 +133,7 @@ class Half(MixedPrecision):
         self.autocast = torch.autocast(device, torch.float16 if fp16 else torch.bfloat16)
         self.learn.scaler, self.scales = torch.amp.GradScaler(device, enabled=fp16), []
 
-# %% ../nbs/10_run.ipynb #2e4b5558
+# %% ../nbs/10_run.ipynb #ad2e5e83
 def precision(device, # torch device
               amp=None, # 'fp32', 'fp16' or 'bf16'; None: what the device is best at
              ) -> list: # of callbacks
@@ -142,7 +142,7 @@ def precision(device, # torch device
     if amp is None and device.type == 'cuda': amp = 'bf16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'fp16'
     return [] if amp in (None, 'fp32') else [Half(amp)]
 
-# %% ../nbs/10_run.ipynb #15f8020c
+# %% ../nbs/10_run.ipynb #8b72888d
 @contextmanager
 def fast_math(device): # torch device
     "Inside, a GPU may round matrix products to TF32 and choose its fastest convolutions"
@@ -154,7 +154,7 @@ def fast_math(device): # torch device
     try: yield
     finally: to(*old)
 
-# %% ../nbs/10_run.ipynb #1e9b0594
+# %% ../nbs/10_run.ipynb #93245423
 class Run:
     "A run on disk: where it is, its recipe, and what has been trained"
     def __init__(self, out, # the folder, which must not hold a run yet
@@ -163,8 +163,8 @@ class Run:
                  **facts): # what else `run.json` should say
         self.path, self.recipe, self.dls, self.columns = Path(out), recipe, dls, []
         if (self.path/'run.json').exists(): raise ColorganError(f'{self.path} already holds a run: give another folder')
-        self.facts = dict(recipe=asdict(recipe), **facts, train_photos=len(dls.train_ds), valid_photos=len(dls.valid_ds), versions=_versions())
-        _write(self.path/'run.json', lambda f: f.write_text(json.dumps(self.facts, indent=1) + '\n', encoding='utf-8'))
+        self.facts = dict(recipe=asdict(recipe), **facts, train_photos=len(dls.train_ds), valid_photos=len(dls.valid_ds), versions=versions())
+        write_whole(self.path/'run.json', lambda f: f.write_text(json.dumps(self.facts, indent=1) + '\n', encoding='utf-8'))
         self.x, self.y = (t[:6] for t in dls.valid.one_batch())
     def fit(self, learn, stage, gen, epochs, minutes=None, amp=None):
         "One stage; the model is saved after it, also when Ctrl-C ends it early, which is said by raising `KeyboardInterrupt`"
@@ -183,14 +183,14 @@ class Run:
         truth = column(space.decode(self.x, self.y).cpu())
         beside([column(self.x.rgb().cpu()), *self.columns, truth]).save(self.path/'sheet.png')
 
-# %% ../nbs/10_run.ipynb #d9c0cf3f
+# %% ../nbs/10_run.ipynb #13da0ca0
 def sides(size): # a number, several, or a text such as '64,128'
     "The recipe's fields for a size, or for several that grow in the course of each stage"
     if isinstance(size, str): size = size.split(',')
     if isinstance(size, (list, tuple)) and len(size) > 1: return dict(size=max(int(s) for s in size), sizes=tuple(int(s) for s in size), growing=True)
     return dict(size=size[0] if isinstance(size, (list, tuple)) else size)
 
-# %% ../nbs/10_run.ipynb #26caee4f
+# %% ../nbs/10_run.ipynb #2243164f
 def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
           recipe='resnet18-two-stage', # a `Recipe` or the name of one
           out='run', # the folder to make
