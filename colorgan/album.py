@@ -7,7 +7,7 @@ Docs: https://colorgan.github.io/colorgan/album.html.md"""
 # %% auto #0
 __all__ = ['Job', 'plan', 'batches', 'Progress', 'Report', 'colorize_files']
 
-# %% ../nbs/11_album.ipynb #cb071f97
+# %% ../nbs/11_album.ipynb #fdbd3cc5
 import os, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,28 +17,28 @@ from .chroma import join
 from .colorize import Colorizer, check_number
 from .files import encode, format_of, label, open_image, read_pages, reading, whole_file, writable
 from .lab import ColorganError
-from .photos import photo_files
+from .photos import photo_files, suffixes
 
-# %% ../nbs/11_album.ipynb #198972ad
+# %% ../nbs/11_album.ipynb #17d04d39
 @dataclass
 class Job:
     "One photo to be colorized"
     src: object # a path, or a reference from `photo_files`
     dst: Path # where the result goes
 
-# %% ../nbs/11_album.ipynb #299043ad
+# %% ../nbs/11_album.ipynb #4227faa3
 def _target(name, out, format, suffix):
     "`name` under `out`, its stem with `suffix`, in `format` or its own one if that can be written"
     name = Path(name)
     ext = f'.{format}' if format else name.suffix if name.suffix.lower() in writable else '.png'
     return Path(out)/name.with_name(name.stem + suffix + ext)
 
-# %% ../nbs/11_album.ipynb #8d7aaec4
+# %% ../nbs/11_album.ipynb #7a62687f
 def _named(src, folder):
     "What `src`, found in `folder` (a folder or a zip), is called there"
     return src.name if hasattr(src, 'zip') else src.relative_to(folder)
 
-# %% ../nbs/11_album.ipynb #2323abb6
+# %% ../nbs/11_album.ipynb #fb5da4c7
 def plan(inputs, # photos, folders and zips
          out, # a folder; or a file, if there is one photo
          format=None, # suffix of the results without the dot, as 'png'; None: the photo's own
@@ -53,18 +53,20 @@ def plan(inputs, # photos, folders and zips
         inside = i.is_dir() or i.suffix.lower() == '.zip'
         if not inside: jobs.append(Job(i, _target(i.name, out, format, suffix)))
         else: jobs += [Job(r, _target(_named(r, i), out, format, suffix)) for r in photo_files(i) if not _is_result(r, i, out, suffix)]
-    if len(jobs) == 1 and not inside and out.suffix.lower() in writable and not out.is_dir(): jobs[0].dst = out
+    if len(jobs) == 1 and not inside and out.suffix.lower() in suffixes | {*writable} and not out.is_dir():
+        format_of(out)
+        jobs[0].dst = out
     _check_targets(jobs, out)
     return jobs
 
-# %% ../nbs/11_album.ipynb #e500c6cc
+# %% ../nbs/11_album.ipynb #c19d9338
 def _is_result(src, folder, out, suffix):
     "Whether `src`, found in `folder`, is the result of an earlier run"
     if hasattr(src, 'zip'): return False
     inside = out.resolve() != folder.resolve() and out.resolve() in src.resolve().parents
     return inside or bool(suffix) and src.stem.endswith(suffix)
 
-# %% ../nbs/11_album.ipynb #647eccc6
+# %% ../nbs/11_album.ipynb #a24d2cf5
 def _check_targets(jobs, out):
     "Raise `ColorganError` if a photo would be written over, or two results would be written to one place"
     if out.is_file() and [j.dst for j in jobs] != [out]: raise ColorganError(f'{label(out)} is a file: give a folder to write {len(jobs)} photos to')
@@ -75,7 +77,7 @@ def _check_targets(jobs, out):
         if place in seen: raise ColorganError(f'{label(j.src)} and {label(seen[place])} would both be written to {label(j.dst)}')
         seen[place] = j.src
 
-# %% ../nbs/11_album.ipynb #8d193491
+# %% ../nbs/11_album.ipynb #78bd0e02
 def batches(jobs, bs=8, pixels=24e6):
     "Lists of jobs: at most `bs`, with at most so many `pixels` together"
     batch, total = [], 0
@@ -90,7 +92,7 @@ def batches(jobs, bs=8, pixels=24e6):
         total += n
     if batch: yield batch
 
-# %% ../nbs/11_album.ipynb #cfd23b9e
+# %% ../nbs/11_album.ipynb #429ac990
 class Progress:
     "Counts photos on one line of the terminal, with photos per second"
     def __init__(self, total, show=True):
@@ -106,7 +108,7 @@ class Progress:
     def close(self):
         if self.show and self.done: print(file=sys.stderr)
 
-# %% ../nbs/11_album.ipynb #360804a2
+# %% ../nbs/11_album.ipynb #150ddde8
 @dataclass
 class Report:
     "What became of the photos"
@@ -115,7 +117,7 @@ class Report:
     failed: list = field(default_factory=list) # a sentence for each photo that failed
     rate: float = 0. # photos per second
 
-# %% ../nbs/11_album.ipynb #3630f150
+# %% ../nbs/11_album.ipynb #f8cca8db
 class _Album:
     "Reads, colorizes and writes batches of photos"
     def __init__(self, colorizer, saturation, quality):
@@ -134,7 +136,7 @@ class _Album:
         content = encode([p.finish(join(y, ab * self.saturation)) for (p, y, _), ab in zip(pages, abs)], format_of(job.dst), self.quality)
         with whole_file(job.dst) as part: part.write_bytes(content)
 
-# %% ../nbs/11_album.ipynb #110fa1e6
+# %% ../nbs/11_album.ipynb #d7d24a4b
 def _outcome(future, job, report):
     "What a thread returned; a failure goes into the report, as one sentence"
     try: return future.result()
@@ -142,7 +144,7 @@ def _outcome(future, job, report):
     except (OSError, MemoryError, ValueError) as e:
         report.failed.append(f"{label(job.src)} could not be colorized: {' '.join(str(e).split()) or type(e).__name__}")
 
-# %% ../nbs/11_album.ipynb #f9c8a9ab
+# %% ../nbs/11_album.ipynb #c9bca018
 def _run(album, jobs, report, bar):
     "Colorize `jobs`: a batch is in the network while the next is read and the last is written"
     pool, saving = ThreadPoolExecutor(min(4, os.cpu_count() or 1)), []
@@ -166,7 +168,7 @@ def _run(album, jobs, report, bar):
         wait()
     finally: pool.shutdown(cancel_futures=True)
 
-# %% ../nbs/11_album.ipynb #2bdcca15
+# %% ../nbs/11_album.ipynb #53eda313
 def colorize_files(inputs, # photos, folders and zips: a path or a list of paths
                    out, # a folder, which gets the same folders and names; or a file, if there is one photo
                    weights='light', size=256, device=None, # as for `Colorizer`; `weights` may be a `Colorizer`

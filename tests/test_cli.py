@@ -1,0 +1,194 @@
+"""The command line: what users get wrong is one sentence and exit status 2, and what was there before is there afterwards."""
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from colorgan.cli import commands, main
+from colorgan.photos import bundled_photos
+
+colorgan = [sys.executable, '-c', 'import sys; from colorgan.cli import main; sys.exit(main())']
+photo = next(p for p in bundled_photos() if p.stem == 'chelsea')
+
+
+@pytest.fixture(scope='session')
+def tiny(tmp_path_factory):
+    "A model folder of a network that is tiny and has learnt nothing."
+    from colorgan.generator import create_gen
+    from colorgan.recipes import replace, save_model
+    recipe = replace('pix2pix', size=32, gen_kw=dict(base=4))
+    return save_model(tmp_path_factory.mktemp('weights')/'tiny', create_gen(recipe), recipe)
+
+
+@pytest.fixture
+def cat(tmp_path):
+    path = tmp_path/'cat.jpg'
+    Image.open(photo).resize((96, 64)).save(path)
+    return path
+
+
+@pytest.fixture
+def run(capsys):
+    def call(*words):
+        "The exit status and what was printed; an error is one line on stderr, and nothing on stdout."
+        try: status = main([str(w) for w in words])
+        except SystemExit as e: status = e.code
+        out, err = capsys.readouterr()
+        if status == 2:
+            assert err.startswith('colorgan: ') and err.count('\n') == 1, err
+            assert 'should not have happened' not in err
+        else: assert not err
+        return status, out + err
+    return call
+
+
+def files(folder): return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob('*')) if p.is_file()}
+
+
+@pytest.mark.parametrize('name', commands)
+def test_help(name, run):
+    status, text = run(name, '--help')
+    assert status == 0 and f'example: colorgan {name}' in text
+
+
+def test_nothing_heavy_is_imported_before_it_is_needed():
+    heavy = "'torch', 'fastai', 'matplotlib', 'timm', 'skimage', 'onnxruntime', 'safetensors'"
+    code = f'import sys, colorgan.cli, colorgan.album; print([m for m in ({heavy}) if m in sys.modules])'
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout == '[]\n'
+
+
+def test_colorize(tiny, cat, run, tmp_path):
+    assert run('colorize', cat, '--out', tmp_path/'out', '--weights', tiny)[0] == 0
+    assert list(files(tmp_path/'out')) == ['cat.jpg']
+    assert Image.open(tmp_path/'out'/'cat.jpg').size == (96, 64)
+
+
+def odd_photos():
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 256, (20, 30), dtype=np.uint8)
+    palette = Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)).quantize(8)
+    yield 'one.png', Image.new('L', (1, 1), 100), {}
+    yield 'sixteen.png', Image.fromarray(grey.astype(np.uint16) * 257), {}
+    yield 'sixteen.tif', Image.fromarray(grey.astype(np.uint16) * 257), {}
+    yield 'palette.png', palette, dict(transparency=bytes([0, 100, 200, 255, 255, 255, 255, 255]))
+    yield 'cmyk.jpg', Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)).convert('CMYK'), {}
+    yield 'bits.png', Image.fromarray(grey).convert('1'), {}
+    yield 'long.png', Image.new('L', (5000, 2)), {}
+
+
+@pytest.mark.parametrize(('name', 'im', 'kw'), list(odd_photos()), ids=lambda x: x if isinstance(x, str) else '')
+def test_odd_photos_are_colorized(name, im, kw, tiny, run, tmp_path):
+    im.save(tmp_path/name, **kw)
+    assert run('colorize', tmp_path/name, '--out', tmp_path/'out', '--weights', tiny, '--size', 32)[0] == 0
+    out = Image.open(tmp_path/'out'/name)
+    assert out.size == im.size
+    assert out.mode == ('RGBA' if kw else 'RGB')
+    if kw: assert out.getchannel('A').tobytes() == Image.open(tmp_path/name).convert('RGBA').getchannel('A').tobytes()
+
+
+bad_words = [
+    ('colorize nowhere.jpg --out out', 'there is no nowhere.jpg'), ('colorize text.jpg --out out', 'text.jpg is not a photo'),
+    ('colorize half.jpg --out out', 'half.jpg cannot be read'), ('colorize nothing.png --out out', 'nothing.png is not a photo'),
+    ('colorize empty --out out', 'no photos in empty'), ('colorize cat.jpg --out cat.jpg', 'written over'),
+    ('colorize cat.jpg --out out --size -1', 'size cannot be -1'), ('colorize cat.jpg --out out --saturation -1', 'saturation'),
+    ('colorize cat.jpg --out out --format xyz', 'xyz'), ('colorize cat.jpg --out out.gif', 'out.gif'),
+    ('colorize cat.jpg --out text.jpg/out', 'text.jpg'), ('colorize cat.jpg --out out --device nonsense', 'nonsense'),
+    ('colorize cat.jpg --out out --weights text.jpg', 'text.jpg'), ('colorize cat.jpg --out out --weights damaged', 'damaged'),
+    ('colorize cat.jpg --out out --weights other', 'another recipe'), ('colorize cat.jpg', '--out'),
+    ('evaluate --weights tiny empty', 'empty'), ('evaluate --weights tiny text.jpg', 'text.jpg'), ('evaluate --weights nowhere cat.jpg', 'nowhere'),
+    ('train empty --out run', 'empty'), ('train nowhere --out run', 'nowhere'), ('train cat.jpg --out run --size -1', 'size'),
+    ('train cat.jpg --out run --recipe nonsense', 'nonsense'), ('train bundled --out run --size 32 --init text.jpg', 'text.jpg'),
+    ('train bundled --out text.jpg --size 32', 'text.jpg'), ('nonsense', 'nonsense'), ('', 'COMMAND')]
+
+
+@pytest.mark.parametrize(('words', 'said'), bad_words, ids=[w for w, _ in bad_words])
+def test_bad_input(words, said, tiny, cat, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'text.jpg').write_text('This is not a photo.')
+    (tmp_path/'half.jpg').write_bytes(cat.read_bytes()[:1000])
+    (tmp_path/'nothing.png').touch()
+    (tmp_path/'empty').mkdir()
+    for name in ('tiny', 'damaged', 'other'): shutil.copytree(tiny, tmp_path/name)
+    weights = tmp_path/'damaged'/'model.safetensors'
+    weights.write_bytes(weights.read_bytes()[:1000])
+    info = tmp_path/'other'/'model.json'
+    info.write_text(info.read_text().replace('"base": 4', '"base": 8'))
+    before = files(tmp_path)
+    if words.startswith('colorize') and '--weights' not in words: words += ' --weights tiny'
+    status, text = run(*words.split())
+    assert status == 2 and said in text, text
+    assert files(tmp_path) == before
+
+
+def test_a_folder_is_finished_though_some_photos_fail(tiny, cat, tmp_path, capsys):
+    (tmp_path/'in'/'below').mkdir(parents=True)
+    shutil.copy(cat, tmp_path/'in'/'below'/'a.jpg')
+    shutil.copy(cat, tmp_path/'in'/'b.jpg')
+    (tmp_path/'in'/'c\nd.jpg').write_text('This is not a photo.')
+    assert main(['colorize', str(tmp_path/'in'), '--out', str(tmp_path/'out'), '--weights', str(tiny)]) == 1
+    out, err = capsys.readouterr()
+    assert err.count('\n') == 1 and 'c\\nd.jpg' in err
+    assert out.startswith('2 colorized')
+    assert list(files(tmp_path/'out')) == ['b.jpg', 'below/a.jpg']
+
+
+@pytest.fixture
+def full_disk():
+    "No file can grow above 4,096 bytes, which a program notices as it notices a full disk."
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_full_disk(tiny, cat, run, tmp_path, full_disk):
+    status, text = run('colorize', cat, '--out', tmp_path/'out.png', '--weights', tiny)
+    assert status == 2 and 'out.png cannot be written: File too large' in text
+    assert list(files(tmp_path)) == ['cat.jpg']
+
+
+def test_training_on_a_full_disk(tmp_path, run, full_disk):
+    status, _ = run('train', 'bundled', '--out', tmp_path/'run', '--recipe', 'pix2pix', '--size', 32, '--gan-epochs', 1, '--bs', 2)
+    assert status == 2
+    assert not list(tmp_path.rglob('*.safetensors')) and not list(tmp_path.rglob('*.part'))
+
+
+@pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='without /proc, there is no folder where not even root may write')
+def test_folder_that_nobody_may_write_to(tiny, cat, run):
+    status, text = run('colorize', cat, '--out', '/proc/out', '--weights', tiny)
+    assert status == 2 and 'cannot be written' in text
+
+
+def test_ctrl_c_keeps_what_was_trained(tmp_path):
+    run = tmp_path/'run'
+    words = f'train bundled --out {run} --recipe pix2pix --size 32 --bs 2 --gan-epochs 100000 --device cpu'.split()
+    process = subprocess.Popen([*colorgan, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.time() + 120
+    while not (run/'log.jsonl').exists() and process.poll() is None and time.time() < deadline: time.sleep(.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    said = [line for line in err.splitlines() if line.startswith('colorgan: ')]
+    assert len(said) == 1 and str(run/'model') in said[0] and 'Traceback' not in err
+    from colorgan.recipes import load_model
+    load_model(run)
+
+
+def test_ctrl_c_leaves_whole_photos(tiny, cat, tmp_path):
+    for i in range(200): shutil.copy(cat, tmp_path/f'cat{i}.jpg')
+    words = f'colorize {tmp_path} --out {tmp_path}/out --weights {tiny}'.split()
+    process = subprocess.Popen([*colorgan, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.time() + 120
+    while len(list(tmp_path.glob('out/*'))) < 3 and process.poll() is None and time.time() < deadline: time.sleep(.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, 'colorgan: stopped by Ctrl-C\n')
+    assert 3 <= len(list(tmp_path.glob('out/*'))) < 201
+    for p in tmp_path.glob('out/*'): Image.open(p).load()
