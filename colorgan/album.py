@@ -7,7 +7,7 @@ Docs: https://colorgan.github.io/colorgan/album.html.md"""
 # %% auto #0
 __all__ = ['Job', 'plan', 'batches', 'Progress', 'Report', 'colorize_files']
 
-# %% ../nbs/11_album.ipynb #fdbd3cc5
+# %% ../nbs/11_album.ipynb #e00a72f8
 import os, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,30 +15,30 @@ from pathlib import Path
 import numpy as np
 from .chroma import join
 from .colorize import Colorizer, check_number
-from .files import encode, format_of, label, open_image, read_pages, reading, whole_file, writable
+from .files import encode, format_of, label, open_image, read_pages, reading, writable, write_whole
 from .lab import ColorganError
 from .photos import photo_files, suffixes
 
-# %% ../nbs/11_album.ipynb #17d04d39
+# %% ../nbs/11_album.ipynb #cb4a231b
 @dataclass
 class Job:
     "One photo to be colorized"
     src: object # a path, or a reference from `photo_files`
     dst: Path # where the result goes
 
-# %% ../nbs/11_album.ipynb #4227faa3
+# %% ../nbs/11_album.ipynb #dcc837e3
 def _target(name, out, format, suffix):
     "`name` under `out`, its stem with `suffix`, in `format` or its own one if that can be written"
     name = Path(name)
     ext = f'.{format}' if format else name.suffix if name.suffix.lower() in writable else '.png'
     return Path(out)/name.with_name(name.stem + suffix + ext)
 
-# %% ../nbs/11_album.ipynb #7a62687f
+# %% ../nbs/11_album.ipynb #db62c40b
 def _named(src, folder):
     "What `src`, found in `folder` (a folder or a zip), is called there"
     return src.name if hasattr(src, 'zip') else src.relative_to(folder)
 
-# %% ../nbs/11_album.ipynb #fb5da4c7
+# %% ../nbs/11_album.ipynb #b5a8d811
 def plan(inputs, # photos, folders and zips
          out, # a folder; or a file, if there is one photo
          format=None, # suffix of the results without the dot, as 'png'; None: the photo's own
@@ -59,14 +59,14 @@ def plan(inputs, # photos, folders and zips
     _check_targets(jobs, out)
     return jobs
 
-# %% ../nbs/11_album.ipynb #c19d9338
+# %% ../nbs/11_album.ipynb #c8811f25
 def _is_result(src, folder, out, suffix):
     "Whether `src`, found in `folder`, is the result of an earlier run"
     if hasattr(src, 'zip'): return False
     inside = out.resolve() != folder.resolve() and out.resolve() in src.resolve().parents
     return inside or bool(suffix) and src.stem.endswith(suffix)
 
-# %% ../nbs/11_album.ipynb #a24d2cf5
+# %% ../nbs/11_album.ipynb #6e4b2473
 def _check_targets(jobs, out):
     "Raise `ColorganError` if a photo would be written over, or two results would be written to one place"
     if out.is_file() and [j.dst for j in jobs] != [out]: raise ColorganError(f'{label(out)} is a file: give a folder to write {len(jobs)} photos to')
@@ -77,7 +77,7 @@ def _check_targets(jobs, out):
         if place in seen: raise ColorganError(f'{label(j.src)} and {label(seen[place])} would both be written to {label(j.dst)}')
         seen[place] = j.src
 
-# %% ../nbs/11_album.ipynb #78bd0e02
+# %% ../nbs/11_album.ipynb #c8016241
 def batches(jobs, bs=8, pixels=24e6):
     "Lists of jobs: at most `bs`, with at most so many `pixels` together"
     batch, total = [], 0
@@ -92,7 +92,7 @@ def batches(jobs, bs=8, pixels=24e6):
         total += n
     if batch: yield batch
 
-# %% ../nbs/11_album.ipynb #429ac990
+# %% ../nbs/11_album.ipynb #2a3da697
 class Progress:
     "Counts photos on one line of the terminal, with photos per second"
     def __init__(self, total, show=True):
@@ -108,7 +108,7 @@ class Progress:
     def close(self):
         if self.show and self.done: print(file=sys.stderr)
 
-# %% ../nbs/11_album.ipynb #150ddde8
+# %% ../nbs/11_album.ipynb #a5ea0b5b
 @dataclass
 class Report:
     "What became of the photos"
@@ -117,7 +117,7 @@ class Report:
     failed: list = field(default_factory=list) # a sentence for each photo that failed
     rate: float = 0. # photos per second
 
-# %% ../nbs/11_album.ipynb #f8cca8db
+# %% ../nbs/11_album.ipynb #956623ac
 class _Album:
     "Reads, colorizes and writes batches of photos"
     def __init__(self, colorizer, saturation, quality):
@@ -134,9 +134,9 @@ class _Album:
     def save(self, job, pages, abs):
         "Join the pages with their chroma and write them"
         content = encode([p.finish(join(y, ab * self.saturation)) for (p, y, _), ab in zip(pages, abs)], format_of(job.dst), self.quality)
-        with whole_file(job.dst) as part: part.write_bytes(content)
+        write_whole(job.dst, content)
 
-# %% ../nbs/11_album.ipynb #d7d24a4b
+# %% ../nbs/11_album.ipynb #5d485012
 def _outcome(future, job, report):
     "What a thread returned; a failure goes into the report, as one sentence"
     try: return future.result()
@@ -144,7 +144,7 @@ def _outcome(future, job, report):
     except (OSError, MemoryError, ValueError) as e:
         report.failed.append(f"{label(job.src)} could not be colorized: {' '.join(str(e).split()) or type(e).__name__}")
 
-# %% ../nbs/11_album.ipynb #c9bca018
+# %% ../nbs/11_album.ipynb #e644f28a
 def _run(album, jobs, report, bar):
     "Colorize `jobs`: a batch is in the network while the next is read and the last is written"
     pool, saving = ThreadPoolExecutor(min(4, os.cpu_count() or 1)), []
@@ -168,7 +168,7 @@ def _run(album, jobs, report, bar):
         wait()
     finally: pool.shutdown(cancel_futures=True)
 
-# %% ../nbs/11_album.ipynb #53eda313
+# %% ../nbs/11_album.ipynb #1ef65676
 def colorize_files(inputs, # photos, folders and zips: a path or a list of paths
                    out, # a folder, which gets the same folders and names; or a file, if there is one photo
                    weights='light', size=256, device=None, # as for `Colorizer`; `weights` may be a `Colorizer`
