@@ -7,7 +7,7 @@ Docs: https://colorgan.github.io/colorgan/cache.html.md"""
 # %% auto #0
 __all__ = ['row_type', 'fit', 'inner_names', 'fingerprint', 'estimate', 'make_cache', 'cache_folder', 'cached']
 
-# %% ../nbs/01_cache.ipynb #585bf06b
+# %% ../nbs/01_cache.ipynb #2e4b3b79
 import errno, hashlib, json, os, shutil, zlib
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +19,7 @@ from .screen import measure, measures
 try: import fcntl
 except ImportError: fcntl = None
 
-# %% ../nbs/01_cache.ipynb #f38d17e2
+# %% ../nbs/01_cache.ipynb #089a1877
 def fit(im: Image.Image, # RGB
         short: int, # short side of the result
         longest=2, # long side of the result at most this many short sides; the middle is kept
@@ -30,7 +30,7 @@ def fit(im: Image.Image, # RGB
     x, y = (im.width - w) / 2, (im.height - h) / 2
     return im.resize((round(w * short / s), round(h * short / s)), Image.BICUBIC, (x, y, x + w, y + h), reducing_gap=3.)
 
-# %% ../nbs/01_cache.ipynb #33341776
+# %% ../nbs/01_cache.ipynb #318a6832
 row_type = np.dtype([('w', '<u2'), ('h', '<u2'), ('crc', '<u4'), ('start', '<u8')] + measures)
 def _prepare(job):
     "A photo's row in the table and its bytes; `None` and nothing if it cannot be read"
@@ -43,14 +43,14 @@ def _prepare(job):
     row['w'], row['h'], row['crc'] = *small.size, zlib.crc32(pixels)
     return row.tobytes(), pixels
 
-# %% ../nbs/01_cache.ipynb #f9d870c6
+# %% ../nbs/01_cache.ipynb #0a9fc0df
 def inner_names(refs) -> list:
     "A name for each photo that does not tell where its source lies"
     paths = [os.path.abspath(r) for r in refs if isinstance(r, os.PathLike)]
     root = os.path.commonpath([os.path.dirname(p) for p in paths]) if paths else ''
     return [photo_name(os.path.relpath(os.path.abspath(r), root) if isinstance(r, os.PathLike) else r.inner) for r in refs]
 
-# %% ../nbs/01_cache.ipynb #90630c33
+# %% ../nbs/01_cache.ipynb #6432a432
 def _stamp(ref, most=4096):
     "What changes when a photo does"
     if not isinstance(ref, os.PathLike): return ref.stamp
@@ -61,13 +61,13 @@ def _stamp(ref, most=4096):
             return n, zlib.crc32(f.read(most), zlib.crc32(head))
     except OSError: return 0, 0
 
-# %% ../nbs/01_cache.ipynb #09582521
+# %% ../nbs/01_cache.ipynb #be82dbf2
 def fingerprint(refs, short) -> str: # 64 hexadecimal digits
     "Of these photos at this size: the same wherever they lie, another one when a photo was added, removed, renamed or changed"
     what = [(name, *_stamp(r)) for name, r in zip(inner_names(refs), refs)]
     return hashlib.sha256(json.dumps([short, row_type.descr, what]).encode()).hexdigest()
 
-# %% ../nbs/01_cache.ipynb #ea224be9
+# %% ../nbs/01_cache.ipynb #8cb0deb1
 _log_type = np.dtype([('ok', 'u1')] + row_type.descr)
 def _resume(part, log, key):
     "Cuts both files back to what is whole, and returns the rows that are done; starts anew if they are of other photos"
@@ -86,7 +86,7 @@ def _resume(part, log, key):
     part.truncate(ends[n - 1] if n else HEAD)
     return rows[:n]
 
-# %% ../nbs/01_cache.ipynb #ab8940ec
+# %% ../nbs/01_cache.ipynb #01914be7
 def _lengths(rows): return rows['w'].astype(np.int64) * rows['h'] * 3
 def _whole(part, rows, ends):
     "How many of the first rows have all their bytes in `part`"
@@ -95,7 +95,7 @@ def _whole(part, rows, ends):
         if zlib.crc32(part.read(n)) != row['crc'] or part.tell() != ends[i]: return i
     return len(rows)
 
-# %% ../nbs/01_cache.ipynb #c2a65252
+# %% ../nbs/01_cache.ipynb #382b1226
 def _finish(part, rows, names, key, short):
     "Appends the table and the names, and writes the header into the place that was left for it"
     table = np.zeros(int(rows['ok'].sum()), row_type)
@@ -110,7 +110,7 @@ def _finish(part, rows, names, key, short):
         f.write((MAGIC + b'%08x' % zlib.crc32(head.ljust(HEAD - len(MAGIC) - 8)) + head).ljust(HEAD))
         os.fsync(f.fileno())
 
-# %% ../nbs/01_cache.ipynb #b63b367a
+# %% ../nbs/01_cache.ipynb #30e02ed4
 def estimate(refs, short, look=48) -> int: # bytes
     "About how large a cache of these photos will be, from `look` of them"
     sizes = []
@@ -119,7 +119,7 @@ def estimate(refs, short, look=48) -> int: # bytes
         except ColorganError: pass
     return HEAD + int(len(refs) * (np.mean(sizes) if sizes else 0))
 
-# %% ../nbs/01_cache.ipynb #84a2a1b9
+# %% ../nbs/01_cache.ipynb #1c895293
 def _gb(n): return f'{n / 1e9:.1f} GB' if n >= 1e8 else f'{n / 1e6:.1f} MB'
 def _foresee(refs, short, folder, there, say):
     "Says how large the cache will be; raises `ColorganError` if the disk has no room for it"
@@ -128,7 +128,7 @@ def _foresee(refs, short, folder, there, say):
     if need * 1.03 - there > free: raise ColorganError(
         f'a cache of {len(refs):,} photos takes about {_gb(need)} and only {_gb(free)} are free in {folder}: take a smaller size, fewer photos, or another disk')
 
-# %% ../nbs/01_cache.ipynb #0ccce252
+# %% ../nbs/01_cache.ipynb #23d2b08d
 @contextmanager
 def _only_one(path):
     "The files `.part` and `.log` beside `path`, open for appending, while no other process has them"
@@ -139,7 +139,7 @@ def _only_one(path):
                 with open(f'{path}.part', 'a+b') as part: yield part, log
                 return
 
-# %% ../nbs/01_cache.ipynb #65c4f24a
+# %% ../nbs/01_cache.ipynb #0bd5a1b1
 def _current(out, key):
     "Whether there is a cache of exactly these photos at `out`; raises `ColorganError` if there is something else that must not be lost"
     if not os.path.exists(out): return False
@@ -147,7 +147,7 @@ def _current(out, key):
     try: return open_cache(out).head['source'] == key
     except ColorganError: return False
 
-# %% ../nbs/01_cache.ipynb #e0b9e723
+# %% ../nbs/01_cache.ipynb #9601a422
 def make_cache(data, # photos, as `photo_files` takes them
                out, # the file to make
                size=256, # side of the squares that will be cut from it; the cache's short side is an eighth longer
@@ -171,11 +171,11 @@ def make_cache(data, # photos, as `photo_files` takes them
         raise ColorganError(f'the photo cache {photo_name(out)} cannot be written: {e.strerror or e}') from e
     return out
 
-# %% ../nbs/01_cache.ipynb #f666ae07
+# %% ../nbs/01_cache.ipynb #269d8fe3
 def _discard(out):
     for end in '.part', '.log': Path(f'{out}{end}').unlink(missing_ok=True)
 
-# %% ../nbs/01_cache.ipynb #f42ab7db
+# %% ../nbs/01_cache.ipynb #bb9b1acf
 def _make(refs, out, short, key, part, log, workers, say):
     done = _resume(part, log, key.encode())
     try: _foresee(refs, short, out.parent, part.tell(), say)
@@ -194,12 +194,12 @@ def _make(refs, out, short, key, part, log, workers, say):
     Path(log.name).unlink()
     say(f"{int(rows['ok'].sum()):,} photos in {_gb(out.stat().st_size)}" + (f", {int((rows['ok'] == 0).sum()):,} could not be read" if not rows['ok'].all() else ''))
 
-# %% ../nbs/01_cache.ipynb #c558e4d5
+# %% ../nbs/01_cache.ipynb #5f59498a
 def cache_folder() -> Path:
     "Where caches lie that nobody gave a place"
     return Path(os.environ.get('COLORGAN_CACHE') or Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'colorgan')
 
-# %% ../nbs/01_cache.ipynb #0a1e5f41
+# %% ../nbs/01_cache.ipynb #fff7d7a3
 def cached(data, # photos, as `photo_files` takes them
            size=256, # side of the squares that will be cut from it
            folder=None, # where the cache lies; `cache_folder()` if `None`
@@ -218,7 +218,7 @@ def cached(data, # photos, as `photo_files` takes them
     if copy and not (copy.exists() and open_cache(copy).head == open_cache(out).head): _copy(out, copy)
     return out
 
-# %% ../nbs/01_cache.ipynb #91c3e9c3
+# %% ../nbs/01_cache.ipynb #50a0e3e1
 def _copy(a, b):
     "Copies a file beside its place and moves it there"
     try:
@@ -227,7 +227,7 @@ def _copy(a, b):
         os.replace(f'{b}.part', b)
     except OSError as e: raise ColorganError(f'{photo_name(a)} cannot be copied to {photo_name(b)}: {e.strerror or e}') from e
 
-# %% ../nbs/01_cache.ipynb #5cd66fb4
+# %% ../nbs/01_cache.ipynb #29bd4b5c
 def _check(path):
     "Removes the cache at `path` if it is damaged, so that it is made again"
     try: open_cache(path).check()

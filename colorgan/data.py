@@ -9,7 +9,7 @@ __all__ = ['dice', 'crop_box', 'middle_box', 'cut', 'Photos', 'mirrored', 'resam
            'ToSpace', 'PhotoDL', 'default_device', 'small_settings', 'split_photos', 'screen_split', 'get_dls',
            'PhotoLoaders', 'workspace']
 
-# %% ../nbs/01_data.ipynb #c2daf895
+# %% ../nbs/01_data.ipynb #277a274f
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +24,7 @@ from .lab import ColorganError
 from .photos import bundled_photos, cores, open_cache, open_photo, photo_files, photo_name
 from .screen import measured, reasons, twin, twins
 
-# %% ../nbs/01_data.ipynb #f966522f
+# %% ../nbs/01_data.ipynb #1941779a
 @lru_cache(maxsize=4)
 def dice(seed, # the run's seed
          epoch, # which epoch; its dice are independent of all others
@@ -33,7 +33,7 @@ def dice(seed, # the run's seed
     "The random numbers of every photo in one epoch"
     return np.random.default_rng((seed, epoch)).random((n, 5))
 
-# %% ../nbs/01_data.ipynb #918feb1c
+# %% ../nbs/01_data.ipynb #ef26a380
 def crop_box(w, h, # size of the photo, or arrays of sizes
              u, # dice of shape `(…, 5)`
              area=(.4, 1.), # share of the largest crop of that aspect
@@ -46,13 +46,13 @@ def crop_box(w, h, # size of the photo, or arrays of sizes
     bw = bh * r
     return (w - bw) * u[..., 2], (h - bh) * u[..., 3], bw, bh
 
-# %% ../nbs/01_data.ipynb #8cb16ff2
+# %% ../nbs/01_data.ipynb #cfc7ba5a
 def middle_box(w, h):
     "The largest square in the middle of a photo: x, y, width and height"
     s = np.minimum(w, h)
     return (w - s) / 2, (h - s) / 2, s, s
 
-# %% ../nbs/01_data.ipynb #b68884d0
+# %% ../nbs/01_data.ipynb #396def43
 def cut(im, # PIL image
         box, # x, y, width and height
         size, # side of the result
@@ -61,7 +61,7 @@ def cut(im, # PIL image
     x, y, w, h = box
     return np.asarray(im.resize((size, size), Image.BILINEAR, (x, y, min(x + w, im.width), min(y + h, im.height)), reducing_gap=2.))
 
-# %% ../nbs/01_data.ipynb #9d628f2f
+# %% ../nbs/01_data.ipynb #be95c21f
 class Photos:
     "Photos read from their files, cut to squares of bytes, batch by batch"
     def __init__(self, refs, size, augment, seed): self.refs, self.size, self.augment, self.seed, self.bad = refs, size, augment, seed, {}
@@ -88,14 +88,14 @@ class Photos:
         self.bad.update((i, photo_name(self.refs[i])) for i in bad.tolist())
         return mirrored(rgb.permute(0, 3, 1, 2).float().div_(255), mirror)
 
-# %% ../nbs/01_data.ipynb #00b1f445
+# %% ../nbs/01_data.ipynb #0c25d5fa
 def mirrored(rgb, # photos of shape `(n, 3, h, w)`
              mirror, # bool of shape `(n,)`
             ): # the same, some of them left to right
     "Mirrors the photos that are to be mirrored, on their device"
     return torch.where(mirror[:, None, None, None], rgb.flip(-1), rgb)
 
-# %% ../nbs/01_data.ipynb #f13a07c3
+# %% ../nbs/01_data.ipynb #d23a9e69
 def resample(rgb, # photos of shape `(n, 3, s, s)`, floats, on any device
              box, # their crops, shape `(n, 4)`: x, y, width and height in pixels
              mirror, # bool of shape `(n,)`
@@ -110,7 +110,7 @@ def resample(rgb, # photos of shape `(n, 3, s, s)`, floats, on any device
     grid = torch.stack([gx[:, None].expand(-1, size, -1), gy[..., None].expand(-1, -1, size)], -1)
     return F.grid_sample(rgb, grid, padding_mode='border', align_corners=False)
 
-# %% ../nbs/01_data.ipynb #6b1efd66
+# %% ../nbs/01_data.ipynb #dbd7f4f8
 class CachedPhotos:
     "Photos of one cache, cut from its bytes, batch by batch; same methods as `Photos`"
     def __init__(self, refs, size, augment, seed, device):
@@ -145,24 +145,24 @@ class CachedPhotos:
         if self.augment: return resample(rgb, box, mirror, self.size).clamp_(0, 1)
         return rgb if self.size == self.s else F.interpolate(rgb, (self.size, self.size), mode='bilinear', antialias=True).clamp_(0, 1)
 
-# %% ../nbs/01_data.ipynb #51dcb199
+# %% ../nbs/01_data.ipynb #376737ed
 def fits(cache, device, share=.4) -> bool:
     "Whether the whole cache may live on the device: on a GPU, in at most this share of its free memory"
     return device.type == 'cuda' and len(cache.data) < share * torch.cuda.mem_get_info(device)[0]
 
-# %% ../nbs/01_data.ipynb #d5393e65
+# %% ../nbs/01_data.ipynb #a5ec6c3b
 @lru_cache(maxsize=2)
 def on_device(cache, device) -> torch.Tensor:
     "The bytes of the cache file as one flat tensor on the device; sent there once, whoever asks"
     return torch.from_numpy(cache.data).to(device)
 
-# %% ../nbs/01_data.ipynb #d8a7d1d3
+# %% ../nbs/01_data.ipynb #b86a51eb
 class ToSpace(ItemTransform):
     "One batch transform on the device: bytes to `(x, y)` in a space"
     def __init__(self, photos, space): self.photos, self.space = photos, space
     def encodes(self, b): return self.space.encode(self.photos.finish(*b))
 
-# %% ../nbs/01_data.ipynb #1db16f3c
+# %% ../nbs/01_data.ipynb #838cc722
 class PhotoDL(TfmdDL):
     "A fastai loader of `Photos`, whose order is a function of the seed and the epoch"
     def __init__(self, dataset, bs=16, shuffle=False, **kwargs):
@@ -186,7 +186,7 @@ class PhotoDL(TfmdDL):
     def _one_pass(self):
         self._n_inp, self._types = 1, explode_types(self.after_batch.fs[0].space.encode(torch.zeros(1, 3, 2, 2)))
 
-# %% ../nbs/01_data.ipynb #b69d968b
+# %% ../nbs/01_data.ipynb #86d11359
 def default_device(device=None, # 'cuda', 'mps', 'cpu', or None for the best there is
                   ) -> torch.device:
     "The device to run on. Raises `ColorganError` if the one asked for is not there."
@@ -197,12 +197,12 @@ def default_device(device=None, # 'cuda', 'mps', 'cpu', or None for the best the
     if not there.get(device.type, True): raise ColorganError(f'this machine has no {device.type} device: leave the device out or choose cpu')
     return device
 
-# %% ../nbs/01_data.ipynb #26517c83
+# %% ../nbs/01_data.ipynb #65c13384
 def small_settings(device=None) -> dict: # `size`, `bs` and `items` for `get_dls`
     "Settings for trying things out: the usual ones on an accelerator, small ones on a CPU"
     return dict(size=64, bs=8, items=64) if default_device(device).type == 'cpu' else dict(size=256, bs=16, items=None)
 
-# %% ../nbs/01_data.ipynb #d5260b55
+# %% ../nbs/01_data.ipynb #df690b30
 def split_photos(data, # photos, as `photo_files` takes them
                  valid=.2, # the share that is held out, or photos of their own
                  items=None, # take this many of them, chosen by the seed
@@ -218,7 +218,7 @@ def split_photos(data, # photos, as `photo_files` takes them
     n = min(max(round(len(order) * valid), 1), len(order) - 1)
     return [refs[i] for i in order[n:]], [refs[i] for i in order[:n]]
 
-# %% ../nbs/01_data.ipynb #6979497e
+# %% ../nbs/01_data.ipynb #8813a80f
 def screen_split(train, valid, # two lists of references
                  **thresholds, # of `reasons`
                 ) -> tuple: # both lists without what was left out, and how many were for which reason
@@ -231,10 +231,10 @@ def screen_split(train, valid, # two lists of references
     if not all(kept): raise ColorganError(f'no photos are left after screening ({left_out}): look at them with `colorgan inspect`, or pass screen=False')
     return *kept, left_out
 
-# %% ../nbs/01_data.ipynb #a1137539
+# %% ../nbs/01_data.ipynb #b2665655
 def _workers(refs): return min(cores(), 16) if len(refs) > 256 else 0
 
-# %% ../nbs/01_data.ipynb #83536255
+# %% ../nbs/01_data.ipynb #39bde3ee
 def get_dls(data, # a folder, zip, list file, name such as 'bundled', or a list of any of these
             size=256, # side of the squares, in pixels
             bs=16, # photos in a batch
@@ -259,7 +259,7 @@ def get_dls(data, # a folder, zip, list file, name such as 'bundled', or a list 
     dls.space, dls.left_out = space, left_out
     return dls
 
-# %% ../nbs/01_data.ipynb #40b529a8
+# %% ../nbs/01_data.ipynb #554ed12c
 def _loader(refs, size, bs, space, seed, device, augment, shuffle, num_workers):
     one_cache = len({getattr(r, 'cache', None) for r in refs}) == 1 and hasattr(refs[0], 'cache')
     photos = CachedPhotos(refs, size, augment, seed, device) if one_cache else Photos(refs, size, augment, seed)
@@ -267,13 +267,13 @@ def _loader(refs, size, bs, space, seed, device, augment, shuffle, num_workers):
     return PhotoDL(photos, bs=min(bs, len(refs)), shuffle=shuffle, drop_last=shuffle, device=device, after_batch=[ToSpace(photos, space)],
                    num_workers=_workers(refs) if num_workers is None else num_workers, pin_memory=device.type == 'cuda')
 
-# %% ../nbs/01_data.ipynb #8477bed3
+# %% ../nbs/01_data.ipynb #199a5b89
 class PhotoLoaders(DataLoaders):
     "`DataLoaders` that know their space and what they skipped"
     @property
     def skipped(self): return sorted({name for dl in self.loaders for name in dl.dataset.bad.values()})
 
-# %% ../nbs/01_data.ipynb #b355edb7
+# %% ../nbs/01_data.ipynb #a24ffeed
 def workspace(name='colorgan', # name of the folder
               drive='/content/drive', # where Drive is mounted on Colab
              ) -> Path: # the folder, made if it was missing
