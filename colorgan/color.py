@@ -108,9 +108,9 @@ class TensorGrey(_Shown):
 class LabSpace:
     "See L, paint a and b. Predictions hold L and ab together, so a critic that sees one sees the condition as well."
     name, n_out = 'lab', 2
-    def encode(self, rgb):
-        "`(x, y)`, a `TensorL` and a `TensorLab`, of RGB in [0, 1] of shape `(n, 3, H, W)`"
-        lab = rgb_to_lab(rgb)
+    def encode(self, rgb, lab=None):
+        "`(x, y)`, a `TensorL` and a `TensorLab`, of RGB in [0, 1] of shape `(n, 3, H, W)`, or of their `lab` if that is known"
+        lab = rgb_to_lab(rgb) if lab is None else lab
         x, ab = self.x_of_L(lab[..., :1, :, :]), lab[..., 1:, :, :] / AB_HALF
         return x, self.join(x, ab)
     def x_of_L(self, L):
@@ -130,9 +130,10 @@ class LabSpace:
 class RGBSpace:
     "See grey, paint red, green and blue."
     name, n_out = 'rgb', 3
-    def encode(self, rgb):
-        "`(x, y)`, a `TensorGrey` and a `TensorRGB`, of RGB in [0, 1] of shape `(n, 3, H, W)`"
-        return self.x_of_L(rgb_to_lab(rgb)[..., :1, :, :]), TensorRGB(rgb * 2 - 1)
+    def encode(self, rgb, lab=None):
+        "`(x, y)`, a `TensorGrey` and a `TensorRGB`, of RGB in [0, 1] of shape `(n, 3, H, W)`; their `lab` need not be computed if it is known"
+        lab = rgb_to_lab(rgb) if lab is None else lab
+        return self.x_of_L(lab[..., :1, :, :]), TensorRGB(rgb * 2 - 1)
     def x_of_L(self, L):
         "What the network sees of a lightness in 0…100, shape `(n, 1, H, W)`: the grey that has it"
         return TensorGrey(_to_gamma(_unroot((L.as_subclass(torch.Tensor).float() + 16) / 116)) * 2 - 1)
