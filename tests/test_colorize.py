@@ -1,0 +1,278 @@
+"""Photos in, photos out: their lightness, their formats, damaged ones, very large ones, and kills."""
+import io
+import json
+import random
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+from skimage.color import lab2rgb, rgb2lab
+
+from colorgan.album import colorize_files
+from colorgan.chroma import cubic, join, luminance, resize_matrix
+from colorgan.colorize import Colorizer
+from colorgan.files import read_photo
+from colorgan.lab import RGB_FROM_XYZ, WHITE, XYZ_FROM_RGB, ColorganError
+from colorgan.photos import bundled_photos
+
+photos = {p.stem: p for p in bundled_photos()}
+
+
+def waves(L):
+    "Chroma for want of a network: strong, smooth, and of all hues."
+    h, w = L.shape[2:]
+    y, x = np.mgrid[:h, :w] / 9
+    return np.stack([80 * np.sin(x + L[:, 0] / 30), 80 * np.cos(y)[None] * np.ones_like(L[:, 0])], 1).astype(np.float32)
+
+
+toy = Colorizer(waves)
+
+
+@pytest.fixture(scope='module')
+def cat(): return Image.open(photos['chelsea']).convert('RGB')
+
+
+def lightness(im): return rgb2lab(np.asarray(im.convert('RGB')))[..., 0]
+
+
+@pytest.mark.parametrize('saturation', [.5, 1, 3])
+@pytest.mark.parametrize('name', photos)
+def test_lightness_is_kept(name, saturation):
+    im = read_photo(photos[name]).image
+    im = im.crop((0, 0, min(im.width, 400), min(im.height, 300)))
+    for source in (im, im.convert('L')):
+        off = np.abs(lightness(toy(source, saturation)) - lightness(source))
+        assert np.percentile(off, 99.9) < 1
+
+
+@pytest.mark.parametrize('name', photos)
+def test_join_is_lab_where_the_colour_exists(name):
+    "The photo's own chroma, brought to its size by Pillow and scikit-image, gives the same photo as ours."
+    im = read_photo(photos[name]).image.crop((0, 0, 320, 240))
+    warnings.filterwarnings('ignore', 'Conversion from CIE-LAB')
+    ab = rgb2lab(np.asarray(im.resize((80, 60))))[..., 1:].transpose(2, 0, 1).astype(np.float32)
+    big = [np.asarray(Image.fromarray(p).resize(im.size, Image.BICUBIC)) for p in ab]
+    plain = lab2rgb(np.dstack([lightness(im), *big]))
+    exists = (plain.min(2) > 0) & (plain.max(2) < 1)
+    off = np.abs(plain * 255 - np.asarray(join(luminance(im), ab)))[exists]
+    assert exists.mean() > .5 and np.percentile(off, 99.9) <= 1
+
+
+def test_hue_is_kept_where_the_colour_does_not_exist():
+    angle = np.arange(360) / 57.3
+    y, ab = np.full((1, 360), 20_000, np.uint16), 200 * np.stack([np.cos(angle), np.sin(angle)])[:, None]
+    v = np.asarray(join(y, ab.astype(np.float32)))[0] / 255
+    got, grey = np.where(v > .04045, ((v + .055) / 1.055) ** 2.4, v / 12.92), 20_000 / 65_535
+    f = np.cbrt(grey) + np.stack([ab[0, 0] / 500, 0 * angle, -ab[1, 0] / 200], 1)
+    asked = np.where(f > .2068966, f ** 3, (f - 16 / 116) / 7.787) * WHITE @ RGB_FROM_XYZ.T
+    assert np.abs(got @ XYZ_FROM_RGB[1] - grey).max() < .005
+    assert ((got.min(1) < .003) | (got.max(1) > .99)).all()
+    cosine = ((got - grey) * (asked - grey)).sum(1) / np.linalg.norm(got - grey, axis=1) / np.linalg.norm(asked - grey, axis=1)
+    assert cosine.min() > .999
+
+
+def test_the_chroma_of_each_pixel_is_its_own(cat):
+    "A photo twice as wide, mirrored, is coloured like the photo and its mirror image if the chroma is."
+    y, ab = luminance(cat), waves(np.full((1, 1, 30, 45), 50.))[0]
+    both = join(np.hstack([y, y[:, ::-1]]), np.concatenate([ab, ab[:, :, ::-1]], 2))
+    assert np.array_equal(np.asarray(both), np.asarray(both)[:, ::-1])
+
+
+@pytest.mark.parametrize('n', [1, 2, 5, 64])
+@pytest.mark.parametrize('m', [1, 3, 64, 200])
+def test_resizing_keeps_what_is_flat(n, m):
+    assert np.allclose(resize_matrix(n, m, cubic) @ np.ones(n), 1, atol=1e-5)
+
+
+def test_colour_profile_is_applied(cat, tmp_path):
+    rocket = Image.open(photos['rocket'])
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(rocket.info['icc_profile']))
+    assert 'Adobe RGB' in ImageCms.getProfileDescription(profile)
+    assert np.array_equal(read_photo(photos['rocket']).image, ImageCms.profileToProfile(rocket, profile, ImageCms.createProfile('sRGB')))
+    grey = toy(photos['rocket'], saturation=0)
+    assert 'icc_profile' not in grey.info
+
+
+def test_broken_colour_profile_does_not_matter(cat, tmp_path):
+    cat.save(tmp_path/'broken.png', icc_profile=b'no profile')
+    assert np.array_equal(read_photo(tmp_path/'broken.png').image, cat)
+
+
+@pytest.mark.parametrize('suffix', ['.tif', '.jpg', '.png', '.webp'])
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_orientation_is_applied_once(suffix, orientation, tmp_path):
+    a = np.full((40, 64, 3), 30, np.uint8)
+    a[:20, :16] = 220
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(a).save(tmp_path/f'a{suffix}', exif=exif)
+    once = {1: a, 2: a[:, ::-1], 3: a[::-1, ::-1], 4: a[::-1], 5: a.transpose(1, 0, 2), 6: np.rot90(a, -1), 7: a[::-1, ::-1].transpose(1, 0, 2), 8: np.rot90(a)}
+    out = toy(tmp_path/f'a{suffix}', saturation=0)
+    assert np.abs(np.asarray(out).astype(int) - once[orientation]).mean() < 4
+    assert out.getexif().get(0x0112, 1) == 1
+    out.save(tmp_path/'again.png', exif=out.info.get('exif'))
+    assert np.abs(np.asarray(toy(tmp_path/'again.png', saturation=0)).astype(int) - once[orientation]).mean() < 4
+
+
+def test_a_wrong_suffix_does_not_matter(cat, tmp_path):
+    cat.save(tmp_path/'cat.jpg', 'PNG')
+    assert toy(tmp_path/'cat.jpg').size == cat.size
+
+
+def test_without_torch(cat, tmp_path):
+    "A function, numpy and Pillow are enough."
+    cat.resize((40, 30)).save(tmp_path/'cat.jpg')
+    code = f"""import sys
+sys.modules |= dict.fromkeys(['torch', 'fastai', 'matplotlib', 'skimage', 'safetensors', 'timm'])
+import numpy as np
+from colorgan.album import colorize_files
+from colorgan.colorize import Colorizer
+colorize_files({str(tmp_path/'cat.jpg')!r}, {str(tmp_path/'out')!r}, Colorizer(lambda L: np.concatenate([L, -L], 1)))"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert Image.open(tmp_path/'out'/'cat.jpg').size == (40, 30)
+
+
+def odd_bytes(rng, base):
+    "A malformed or odd file: its name and its bytes."
+    kind, data = rng.choice(list(base.items()))
+    data, suffix = bytearray(data), kind.split('-')[0]
+    how = rng.choice(['cut', 'flip', 'flip', 'insert', 'remove', 'zeros', 'suffix', 'name', 'header', 'repeat', 'nothing'])
+    at, n = rng.randrange(len(data)), rng.randrange(1, 40)
+    if how == 'cut': data = data[:at]
+    if how == 'flip':
+        for _ in range(n): data[rng.randrange(len(data))] = rng.randrange(256)
+    if how == 'insert': data[at:at] = rng.randbytes(n)
+    if how == 'remove': del data[at:at + n]
+    if how == 'zeros': data[at:at + n] = bytes(len(data[at:at + n]))
+    if how == 'header':
+        for _ in range(3): data[rng.randrange(min(40, len(data)))] = rng.choice([0, 1, 127, 255])
+    if how == 'repeat': data = data * 2
+    if how == 'suffix': suffix = rng.choice(['jpg', 'png', 'tif', 'webp', 'bmp', 'gif', 'txt'])
+    name = {'name': f'new\nline {rng.random()} ü\udc80'}.get(how, f'{how} {kind} {rng.random():.6f}')
+    return f'{name}.{suffix}', bytes(data)
+
+
+def bomb(w, h):
+    "A PNG that claims to have `w` times `h` pixels and holds hardly any."
+    import zlib
+    chunk = lambda kind, data: struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+    head = chunk(b'IHDR', struct.pack('>IIBBBBB', w, h, 8, 2, 0, 0, 0))
+    return b'\x89PNG\r\n\x1a\n' + head + chunk(b'IDAT', zlib.compress(bytes(10_000))) + chunk(b'IEND', b'')
+
+
+def good_files():
+    "Small photos of many kinds, as bytes."
+    grey, out = np.random.default_rng(0).integers(0, 256, (24, 33), dtype=np.uint8), {}
+    rgb = np.dstack([grey, grey[::-1], grey[:, ::-1]])
+    nan = Image.fromarray(np.full((9, 9), np.nan, np.float32))
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010e] = 6, 'a note'
+    images = dict(rgb=Image.fromarray(rgb), grey=Image.fromarray(grey), bits=Image.fromarray(grey).convert('1'), alpha=Image.fromarray(np.dstack([rgb, grey])),
+                  sixteen=Image.fromarray(grey.astype(np.uint16) * 257), cmyk=Image.fromarray(rgb).convert('CMYK'), palette=Image.fromarray(rgb).quantize(9),
+                  nan=nan, long=Image.new('L', (20_000, 1), 99), one=Image.new('RGB', (1, 1)))
+    for name, im in images.items():
+        for suffix, format in dict(jpg='JPEG', png='PNG', tif='TIFF', webp='WEBP', bmp='BMP', gif='GIF').items():
+            f = io.BytesIO()
+            try: im.save(f, format, **({'exif': exif} if format in ('JPEG', 'PNG') else {}))
+            except (OSError, KeyError, ValueError): continue
+            out[f'{suffix}-{name}'] = f.getvalue()
+    f = io.BytesIO()
+    images['sixteen'].save(f, 'TIFF', compression='tiff_lzw', save_all=True, append_images=[images['grey'], images['sixteen']])
+    return out | {'tif-pages': f.getvalue(), 'png-bomb': bomb(60_000, 60_000), 'png-large': bomb(4000, 4000)}
+
+
+def fuzz(folder, seed, n):
+    rng, base = random.Random(seed), good_files()
+    (folder/'in').mkdir()
+    for name, data in (odd_bytes(rng, base) for _ in range(n)): (folder/'in'/name).write_bytes(data)
+    before = {p: p.read_bytes() for p in (folder/'in').iterdir()}
+    report = colorize_files(folder/'in', folder/'out', toy)
+    named = [p for p in (folder/'in').iterdir() if p.suffix not in ('.txt', '.bmp', '.gif')]
+    assert {p: p.read_bytes() for p in (folder/'in').iterdir()} == before
+    assert all(f.isprintable() and 'Error' not in f for f in report.failed), report.failed
+    results = [p for p in (folder/'out').rglob('*') if p.is_file()]
+    assert len(results) == report.done and report.done + len(report.failed) >= len(named) * .9
+    for p in results: Image.open(p).load()
+    return report
+
+
+def peak_memory(code):
+    "Megabytes that a Python needs for `code`, and what it prints."
+    code += '\nimport resource\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *said, last = done.stdout.splitlines()
+    return int(last), said
+
+
+def test_fuzz(tmp_path):
+    report = fuzz(tmp_path, 1, 100)
+    assert report.done > 20 and len(report.failed) > 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('seed', range(2, 12))
+def test_much_fuzz(seed, tmp_path): fuzz(tmp_path, seed, 100)
+
+
+def test_bombs_are_refused(tmp_path):
+    (tmp_path/'bomb.png').write_bytes(bomb(60_000, 60_000))
+    with pytest.raises(ColorganError, match='megapixels'): toy(tmp_path/'bomb.png')
+
+
+def test_output_is_never_the_input(cat, tmp_path):
+    (tmp_path/'a').mkdir()
+    cat.resize((40, 30)).save(tmp_path/'a'/'cat.png')
+    (tmp_path/'link').symlink_to(tmp_path/'a')
+    before = (tmp_path/'a'/'cat.png').read_bytes()
+    for out in (tmp_path/'a', tmp_path/'a'/'cat.png', tmp_path/'link', tmp_path/'a'/'..'/'a'):
+        with pytest.raises(ColorganError, match='written over|is a file'): colorize_files(tmp_path/'a', out, toy)
+    (tmp_path/'b').mkdir()
+    (tmp_path/'b'/'cat.png').hardlink_to(tmp_path/'a'/'cat.png')
+    colorize_files(tmp_path/'a', tmp_path/'b', toy, overwrite=True)
+    assert (tmp_path/'a'/'cat.png').read_bytes() == before
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment(cat, tmp_path):
+    (tmp_path/'in').mkdir()
+    for i in range(40): cat.resize((300 + i, 200)).save(tmp_path/'in'/f'{i}.png')
+    code = f"""import numpy as np
+from colorgan.album import colorize_files
+from colorgan.colorize import Colorizer
+print('go', flush=True)
+colorize_files({str(tmp_path/'in')!r}, {str(tmp_path/'out')!r}, Colorizer(lambda L: np.concatenate([L, -L], 1)))"""
+    rng, done = random.Random(0), 0
+    for _ in range(30):
+        if done == 40: shutil.rmtree(tmp_path/'out')
+        process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE)
+        process.stdout.readline()
+        time.sleep(rng.random() * .4)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        results = [p for p in (tmp_path/'out').rglob('*') if p.is_file()] if (tmp_path/'out').exists() else []
+        for p in results: Image.open(p).load()
+        assert {p.name for p in results} <= {f'{i}.png' for i in range(40)}
+        done = len(results)
+    assert colorize_files(tmp_path/'in', tmp_path/'out', toy).there == done % 40 or done == 40
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('mode', ['L', 'RGB'])
+def test_hundred_megapixels(mode, tmp_path):
+    Image.linear_gradient('L').resize((12_500, 8000)).convert(mode).save(tmp_path/'large.jpg')
+    megabytes, said = peak_memory(f"""import json, numpy as np
+from colorgan.album import colorize_files
+from colorgan.colorize import Colorizer
+r = colorize_files({str(tmp_path/'large.jpg')!r}, {str(tmp_path/'out.jpg')!r}, Colorizer(lambda L: np.concatenate([L, -L], 1)))
+print(json.dumps(r.failed))""")
+    assert json.loads(said[0]) == [] and megabytes < 2000
+    assert Image.open(tmp_path/'out.jpg').size == (12_500, 8000)
