@@ -115,7 +115,13 @@ class LabSpace:
         return x, self.join(x, ab)
     def x_of_L(self, L):
         "What the network sees of a lightness in 0…100, shape `(n, 1, H, W)`"
-        return TensorL((L - L_MID) / L_HALF)
+        return TensorL(self.see(L))
+    def see(self, L):
+        "The same as a plain tensor, which exporters can follow"
+        return (L - L_MID) / L_HALF
+    def chroma(self, out):
+        "a and b in real units of `out`, a plain tensor that a network painted"
+        return out * AB_HALF
     def join(self, x, out):
         "The prediction: `out`, which the network painted, together with the `x` that it saw"
         y = torch.cat([x.as_subclass(torch.Tensor), out.as_subclass(torch.Tensor)], -3)
@@ -136,7 +142,13 @@ class RGBSpace:
         return self.x_of_L(lab[..., :1, :, :]), TensorRGB(rgb * 2 - 1)
     def x_of_L(self, L):
         "What the network sees of a lightness in 0…100, shape `(n, 1, H, W)`: the grey that has it"
-        return TensorGrey(_to_gamma(_unroot((L.as_subclass(torch.Tensor).float() + 16) / 116)) * 2 - 1)
+        return TensorGrey(self.see(L.as_subclass(torch.Tensor).float()))
+    def see(self, L):
+        "The same as a plain tensor, which exporters can follow"
+        return _to_gamma(_unroot((L + 16) / 116)) * 2 - 1
+    def chroma(self, out):
+        "a and b in real units of `out`, a plain tensor that a network painted"
+        return rgb_to_lab((out / 2 + .5).clamp(0, 1))[..., 1:, :, :]
     def join(self, x, out): return out if type(x) is torch.Tensor else out.as_subclass(TensorRGB)
     def painted(self, t): return t
     def ab(self, t): return t.as_subclass(TensorRGB).ab()
