@@ -7,7 +7,7 @@ Docs: https://colorgan.github.io/colorgan/gan.html.md"""
 # %% auto #0
 __all__ = ['GAN', 'gan_splitter', 'frozen', 'GANLoss', 'Turns', 'gan_learner']
 
-# %% ../nbs/09_gan.ipynb #1794f4aa
+# %% ../nbs/09_gan.ipynb #379fe28f
 import torch
 from contextlib import contextmanager
 from fastai.callback.core import Callback
@@ -19,7 +19,7 @@ from .loss import ColourLoss, adv_loss, gradient_penalty
 from .pretrain import ab_error, adam, make_learner
 from .recipes import get_recipe
 
-# %% ../nbs/09_gan.ipynb #ccf748d6
+# %% ../nbs/09_gan.ipynb #b8aee7e3
 class GAN(nn.Module):
     "A generator and its critic; calling it paints"
     def __init__(self, gen, # the generator
@@ -29,12 +29,12 @@ class GAN(nn.Module):
     def forward(self, x):
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.gen_turn): return self.gen(x)
 
-# %% ../nbs/09_gan.ipynb #3847d89b
+# %% ../nbs/09_gan.ipynb #56e31d92
 def gan_splitter(gan): # a `GAN`
     "Three parameter groups: the generator's encoder, the rest of it, the critic"
     return [*splitter(gan.gen), list(gan.critic.parameters())]
 
-# %% ../nbs/09_gan.ipynb #b7dbfdad
+# %% ../nbs/09_gan.ipynb #334a9bcd
 @contextmanager
 def frozen(model): # a module
     "Inside, the module's weights collect no gradient, but gradients flow through it"
@@ -44,7 +44,7 @@ def frozen(model): # a module
     finally:
         for p in ps: p.requires_grad_(True)
 
-# %% ../nbs/09_gan.ipynb #675155e1
+# %% ../nbs/09_gan.ipynb #86979394
 class GANLoss:
     "Both players' losses in one number; `means()` are its parts over the training batches since `reset()`"
     parts = ('adversarial', 'pixel', 'critic')
@@ -74,7 +74,7 @@ class GANLoss:
         loss = self.gen_loss(fake, y) if self.gan.gen_turn else 0.
         return loss + self.critic_loss(fake, y) if self.gan.training else loss
 
-# %% ../nbs/09_gan.ipynb #d9ea5e6d
+# %% ../nbs/09_gan.ipynb #d1b2182b
 class Turns(Callback):
     "Say for each training batch whether the generator plays, and start the means of the losses anew each epoch"
     order, run_valid = -5, False
@@ -88,7 +88,7 @@ class Turns(Callback):
     def after_train(self): self.model.gen_turn = True
     def after_fit(self): self.model.gen_turn = True
 
-# %% ../nbs/09_gan.ipynb #30379719
+# %% ../nbs/09_gan.ipynb #394ed6fb
 def gan_learner(dls, # `DataLoaders` of `get_dls`, in the recipe's space
                 recipe='resnet18-two-stage', # a `Recipe` or the name of one
                 gen=None, # the generator, pretrained or not; None: a new one

@@ -8,7 +8,7 @@ Docs: https://colorgan.github.io/colorgan/pretrain.html.md"""
 __all__ = ['Adam', 'adam', 'EMA', 'DeviceLoss', 'QuietRecorder', 'QuietProgress', 'ab_error', 'Sizes', 'resized', 'Old',
            'make_learner', 'pretrain_learner']
 
-# %% ../nbs/08_pretrain.ipynb #37ef413d
+# %% ../nbs/08_pretrain.ipynb #e724885e
 import fastai.callback.fp16, fastai.callback.schedule, time
 import numpy as np, torch, torch.nn.functional as F
 from functools import partial
@@ -29,7 +29,7 @@ from .metrics import DeviceMean, ab_distance
 from .old import encode_old
 from .recipes import get_recipe
 
-# %% ../nbs/08_pretrain.ipynb #97750be3
+# %% ../nbs/08_pretrain.ipynb #45df6cb7
 class Adam(Optimizer):
     "Adam (or AdamW) whose step is torch's fused kernel, with fastai's parameter groups"
     def __init__(self, params, # parameters, or a list of groups of them
@@ -50,18 +50,20 @@ class Adam(Optimizer):
                 if ps: self._step_group(ps, h, h['wd'] if do_wd else 0.)
     def _step_group(self, ps, h, wd):
         for p in ps:
-            if 'step' not in self.state[p]: self.state[p] |= dict(step=torch.zeros((), device=p.device), grad_avg=torch.zeros_like(p), sqr_avg=torch.zeros_like(p))
+            s = self.state[p]
+            if 'step' not in s: s |= dict(step=torch.zeros((), device=p.device), grad_avg=torch.zeros_like(p), sqr_avg=torch.zeros_like(p))
+            elif s['grad_avg'].stride() != p.stride(): s |= {k: torch.empty_like(p).copy_(s[k]) for k in ('grad_avg', 'sqr_avg')}
         avg, sqr, step = ([self.state[p][k] for p in ps] for k in ('grad_avg', 'sqr_avg', 'step'))
         self.fn(ps, [p.grad for p in ps], avg, sqr, [], step, fused=ps[0].device.type in ('cuda', 'cpu'), amsgrad=False, beta1=h['mom'], beta2=h['sqr_mom'],
                 lr=float(h['lr']), weight_decay=wd, eps=h['eps'], maximize=False)
 
-# %% ../nbs/08_pretrain.ipynb #eb81f5b1
+# %% ../nbs/08_pretrain.ipynb #5ed29e58
 def adam(recipe, # a `Recipe`
          betas): # the momenta, as the recipe gives them for a stage
     "The optimizer function of a recipe, for a `Learner`"
     return partial(Adam, mom=betas[0], sqr_mom=betas[1], wd=recipe.wd, decouple_wd=recipe.opt == 'adamw')
 
-# %% ../nbs/08_pretrain.ipynb #3e327110
+# %% ../nbs/08_pretrain.ipynb #24302232
 class EMA(Callback):
     "Keep a running average of the generator: validation uses it, and after `fit` the generator holds it"
     order, swapped = 68, False
@@ -90,7 +92,7 @@ class EMA(Callback):
         if not self.swapped: self.swap()
         self.average, self.live, self.swapped = None, None, False
 
-# %% ../nbs/08_pretrain.ipynb #54600a4d
+# %% ../nbs/08_pretrain.ipynb #cab3e5ff
 class DeviceLoss(AvgSmoothLoss):
     "The smoothed training loss, kept on the device"
     def reset(self): self.count, self.val = 0, torch.tensor(0.)
@@ -98,7 +100,7 @@ class DeviceLoss(AvgSmoothLoss):
         self.count += 1
         self.val = torch.lerp(learn.loss.detach().float(), self.val.to(learn.loss.device), self.beta)
 
-# %% ../nbs/08_pretrain.ipynb #c1d03f29
+# %% ../nbs/08_pretrain.ipynb #56a870cd
 class QuietRecorder(Recorder):
     "fastai's recorder, fetching the losses once an epoch"
     name = 'recorder'
@@ -109,7 +111,7 @@ class QuietRecorder(Recorder):
         super().after_epoch()
         self.losses = [float(l) for l in self.losses]
 
-# %% ../nbs/08_pretrain.ipynb #b12f4152
+# %% ../nbs/08_pretrain.ipynb #fb61d332
 class QuietProgress(ProgressCallback):
     "fastai's progress bar, with photos a second, fetching the loss twice a second"
     name = 'progress'
@@ -123,13 +125,13 @@ class QuietProgress(ProgressCallback):
         if self.training: self.pbar.comment = f'{self.seen / (now - self.began):.0f} photos/s, loss {float(self.recorder.smooth_loss.value):.4f}'
         self.pbar.update(self.iter + 1)
 
-# %% ../nbs/08_pretrain.ipynb #e813b525
+# %% ../nbs/08_pretrain.ipynb #e43d7473
 def ab_error(space): # name of the space, or the space
     "The validation figure, as a metric: mean Euclidean distance in the ab plane, real units"
     s = get_space(space)
     return DeviceMean(lambda learn: ab_distance(s.ab(learn.pred), s.ab(learn.y)), 'ab_error')
 
-# %% ../nbs/08_pretrain.ipynb #aa9dcbd6
+# %% ../nbs/08_pretrain.ipynb #0a0c68f8
 class Sizes(Callback):
     "Make training batches smaller, to sides from `sizes`"
     order, run_valid = 5, False
@@ -145,7 +147,7 @@ class Sizes(Callback):
         s = self.side()
         self.learn.xb, self.learn.yb = (tuple(resized(t, s) for t in b) for b in (self.xb, self.yb))
 
-# %% ../nbs/08_pretrain.ipynb #1263f545
+# %% ../nbs/08_pretrain.ipynb #a4eddff5
 def resized(t, # photos of shape `(n, c, h, w)`
             side): # of the square photos wanted
     "The photos made smaller by averaging, of the same type; those of that size already are returned as they are"
@@ -153,7 +155,7 @@ def resized(t, # photos of shape `(n, c, h, w)`
     mode = dict(mode='area') if t.shape[-1] % side == 0 else dict(mode='bilinear', antialias=True)
     return F.interpolate(t.as_subclass(torch.Tensor), (side, side), **mode).as_subclass(type(t))
 
-# %% ../nbs/08_pretrain.ipynb #1838e469
+# %% ../nbs/08_pretrain.ipynb #2f429810
 class Old(Callback):
     "Show a share of the training photos as if they were old"
     order, run_valid = 6, False
@@ -166,7 +168,7 @@ class Old(Callback):
         x, y = encode_old(self.space, self.space.decode(y[:, :1], y), self.part, dice)
         self.learn.xb, self.learn.yb = (x,), (y,)
 
-# %% ../nbs/08_pretrain.ipynb #ec780416
+# %% ../nbs/08_pretrain.ipynb #c6de09a3
 def make_learner(dls, # fastai `DataLoaders` of (x, y) in network range
                  model, # what is trained; its `forward(x)` is the prediction
                  loss, # loss of prediction and y
@@ -183,7 +185,7 @@ def make_learner(dls, # fastai `DataLoaders` of (x, y) in network range
     learn = Learner(dls, model, loss_func=loss, **kwargs).remove_cbs([Recorder, ProgressCallback])
     return learn.add_cbs(cbs)
 
-# %% ../nbs/08_pretrain.ipynb #84d8fe41
+# %% ../nbs/08_pretrain.ipynb #69f97fb5
 def pretrain_learner(dls, # `DataLoaders` of `get_dls`, in the recipe's space
                      recipe='resnet18-two-stage', # a `Recipe` or the name of one
                      gen=None, # the generator; None: a new one, with an ImageNet encoder where there is one
