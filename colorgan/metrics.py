@@ -8,7 +8,7 @@ Docs: https://colorgan.github.io/colorgan/metrics.html.md"""
 __all__ = ['better', 'ab_distance', 'psnr', 'ssim', 'ciede2000', 'colourfulness', 'hue_histogram', 'hue_distance', 'warm_bias',
            'score_photos', 'DeviceMean', 'colour_scores', 'colour_metrics', 'ColourMetrics', 'held_out']
 
-# %% ../nbs/05_metrics.ipynb #cd26770b
+# %% ../nbs/05_metrics.ipynb #0c15525c
 import math
 import torch, torch.nn.functional as F
 from fastai.callback.core import Callback
@@ -16,21 +16,21 @@ from fastai.learner import Metric, ValueMetric
 from fastcore.foundation import L
 from .color import get_space, rgb_to_lab
 
-# %% ../nbs/05_metrics.ipynb #0c2647d7
+# %% ../nbs/05_metrics.ipynb #49bc7651
 def ab_distance(ab, # a and b of the result, real units, shape `(n, 2, h, w)`
                 true_ab, # those of the truth
                ): # for each photo, shape `(n,)`; 0 is perfect
     "Mean Euclidean distance in the ab plane"
-    return (ab - true_ab).float().norm(dim=1).mean((1, 2))
+    return (ab - true_ab).float().square().sum(1).sqrt().mean((1, 2))
 
-# %% ../nbs/05_metrics.ipynb #078a4bf2
+# %% ../nbs/05_metrics.ipynb #a98da6f6
 def psnr(rgb, # the result, RGB in [0, 1], shape `(n, 3, h, w)`
          truth, # the true photos
         ): # dB for each photo, shape `(n,)`; at most 100
     "Peak signal-to-noise ratio"
     return -10 * (rgb - truth).float().square().mean((1, 2, 3)).clamp(min=1e-10).log10()
 
-# %% ../nbs/05_metrics.ipynb #9d775595
+# %% ../nbs/05_metrics.ipynb #483d8082
 def _window():
     g = torch.exp(-(torch.arange(-5., 6.) / 1.5) ** 2 / 2)
     return g / g.sum()
@@ -39,16 +39,15 @@ def ssim(rgb, # the result, RGB in [0, 1], shape `(n, 3, h, w)`
          truth, # the true photos
         ): # for each photo, shape `(n,)`; 1 is perfect
     "Structural similarity (Wang et al. 2004), mean over channels and points; sides below 11 are padded"
-    n, c, h, w = rgb.shape
-    x, y = (F.pad(t.float(), (0, max(0, 11 - w), 0, max(0, 11 - h)), mode='replicate').flatten(0, 1)[:, None] for t in (rgb, truth))
-    g = _window().to(x)
-    mean = lambda t: F.conv2d(F.conv2d(t, g.view(1, 1, 11, 1)), g.view(1, 1, 1, 11))
-    mx, my = mean(x), mean(y)
-    vx, vy, vxy = mean(x * x) - mx * mx, mean(y * y) - my * my, mean(x * y) - mx * my
-    s = (2 * mx * my + .01**2) * (2 * vxy + .03**2) / ((mx * mx + my * my + .01**2) * (vx + vy + .03**2))
-    return s.view(n, -1).mean(1)
+    (n, c, h, w), g = rgb.shape, _window().to(rgb).float()
+    x, y = (F.pad(t.float(), (0, max(0, 11 - w), 0, max(0, 11 - h)), mode='replicate') for t in (rgb, truth))
+    maps = torch.cat([x, y, x * x, y * y, x * y], 1)
+    for shape in ((11, 1), (1, 11)): maps = F.conv2d(maps, g.view(1, 1, *shape).repeat(5 * c, 1, 1, 1), groups=5 * c)
+    mx, my, xx, yy, xy = maps.split(c, 1)
+    mxy, mm = mx * my, mx * mx + my * my
+    return ((2 * mxy + .01**2) * (2 * (xy - mxy) + .03**2) / ((mm + .01**2) * (xx + yy - mm + .03**2))).mean((1, 2, 3))
 
-# %% ../nbs/05_metrics.ipynb #d1cac241
+# %% ../nbs/05_metrics.ipynb #c06447e0
 def _hue(a, b): return torch.rad2deg(torch.atan2(b, a)) % 360
 
 def _mean_hue(C, h1, h2):
@@ -59,7 +58,7 @@ def _mean_hue(C, h1, h2):
 
 def _cos(degrees): return torch.deg2rad(degrees).cos()
 
-# %% ../nbs/05_metrics.ipynb #1a6486d7
+# %% ../nbs/05_metrics.ipynb #76c36942
 def ciede2000(lab, # CIE Lab, shape `(n, 3, h, w)`
               true_lab, # the same
              ): # the difference at each point, shape `(n, h, w)`
@@ -77,7 +76,7 @@ def ciede2000(lab, # CIE Lab, shape `(n, 3, h, w)`
     l, c, q = (L2 - L1) / SL, (C2 - C1) / SC, dH / SH
     return (l * l + c * c + q * q + turn * c * q).clamp(min=0).sqrt()
 
-# %% ../nbs/05_metrics.ipynb #d3da6d89
+# %% ../nbs/05_metrics.ipynb #9059fca2
 def colourfulness(rgb, # RGB in [0, 1], shape `(n, 3, h, w)`
                   absolute=False, # the variant with |R-G| and |yb|, as in DDColor's tables
                  ): # for each photo, shape `(n,)`; 0 for grey
@@ -87,7 +86,7 @@ def colourfulness(rgb, # RGB in [0, 1], shape `(n, 3, h, w)`
     if absolute: d = d.abs()
     return d.var(2, correction=0).sum(1).sqrt() + .3 * d.mean(2).square().sum(1).sqrt()
 
-# %% ../nbs/05_metrics.ipynb #b08bb0d1
+# %% ../nbs/05_metrics.ipynb #01157697
 def hue_histogram(ab, # a and b, real units, shape `(n, 2, h, w)`
                   bins=36, grey=8., # chroma below which a point counts as grey
                  ): # shares, shape `(n, bins + 1)`; the last is grey's
@@ -100,13 +99,13 @@ def hue_distance(ab, true_ab): # real units, shape `(n, 2, h, w)`; 0 (same hues)
     "Share of the points that would have to change their hue bin to give the truth's histogram"
     return (hue_histogram(ab) - hue_histogram(true_ab)).abs().sum(1) / 2
 
-# %% ../nbs/05_metrics.ipynb #eae1db86
+# %% ../nbs/05_metrics.ipynb #bc180f83
 def warm_bias(ab, true_ab): # real units, shape `(n, 2, h, w)`; for each photo, 0 is best
     "How much warmer the result is than the truth: the mean of (Δa, Δb) along the hue of 60°, in Lab units"
     d = (ab - true_ab).float().mean((2, 3))
     return d[:, 0] * math.cos(math.pi / 3) + d[:, 1] * math.sin(math.pi / 3)
 
-# %% ../nbs/05_metrics.ipynb #fae00b46
+# %% ../nbs/05_metrics.ipynb #f8066be6
 better = dict(ab=-1, psnr=1, ssim=1, de2000=-1, cf=0, cf_abs=0, hue=-1, warm=0)
 
 def score_photos(rgb, # results, RGB in [0, 1], shape `(n, 3, h, w)`
@@ -118,7 +117,7 @@ def score_photos(rgb, # results, RGB in [0, 1], shape `(n, 3, h, w)`
     return dict(ab=ab_distance(ab, true_ab), psnr=psnr(rgb, truth), ssim=ssim(rgb, truth), de2000=ciede2000(lab, true_lab).mean((1, 2)),
                 cf=colourfulness(rgb), cf_abs=colourfulness(rgb, True), hue=hue_distance(ab, true_ab), warm=warm_bias(ab, true_ab))
 
-# %% ../nbs/05_metrics.ipynb #2f8c944c
+# %% ../nbs/05_metrics.ipynb #36ba4197
 class DeviceMean(Metric):
     "The mean over photos of what `func(learn)` gives for a batch (one number, or one for each photo), kept on the device"
     def __init__(self, func, name): self.func, self._name = func, name
@@ -131,7 +130,7 @@ class DeviceMean(Metric):
     @property
     def name(self): return self._name
 
-# %% ../nbs/05_metrics.ipynb #68da3660
+# %% ../nbs/05_metrics.ipynb #2a37c7af
 def colour_scores(space, # name of a target space, or the space
                   x, # what the network saw
                   pred, # what it made of it, as `space.join` gives it
@@ -142,13 +141,13 @@ def colour_scores(space, # name of a target space, or the space
     rgb, truth = s.decode(x, pred), s.decode(x, y)
     return dict(ab=ab_distance(s.ab(pred), s.ab(y)), psnr=psnr(rgb, truth), cf=colourfulness(rgb), cf_truth=colourfulness(truth))
 
-# %% ../nbs/05_metrics.ipynb #242de905
+# %% ../nbs/05_metrics.ipynb #efe024d6
 def colour_metrics(space, # name of the target space, or the space
                   ) -> list: # metrics for a `Learner`
     "ab distance, PSNR and colourfulness over all validation photos"
     return [DeviceMean(lambda learn, k=k: colour_scores(space, learn.x, learn.pred, learn.y)[k], k) for k in ('ab', 'psnr', 'cf')]
 
-# %% ../nbs/05_metrics.ipynb #59fc5f73
+# %% ../nbs/05_metrics.ipynb #60a85ddc
 class ColourMetrics(Callback):
     "Watch ab distance, PSNR and colourfulness of some held-out photos; `history` has a dict for each look"
     order, keys = 45, ('ab', 'psnr', 'cf', 'cf_truth')
@@ -181,7 +180,7 @@ class ColourMetrics(Callback):
     def after_validate(self): self.look()
     def after_fit(self): self.learn.metrics = L(m for m in self.learn.metrics if m not in self.ours)
 
-# %% ../nbs/05_metrics.ipynb #3be44636
+# %% ../nbs/05_metrics.ipynb #e56c4b86
 def held_out(dl, # a `DataLoader` of `(x, y)`
              n, # how many photos
             ) -> tuple: # `(x, y)` of the first `n`
