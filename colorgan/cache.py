@@ -7,7 +7,7 @@ Docs: https://colorgan.github.io/colorgan/cache.html.md"""
 # %% auto #0
 __all__ = ['row_type', 'fit', 'inner_names', 'fingerprint', 'estimate', 'make_cache', 'cache_folder', 'cached']
 
-# %% ../nbs/01_cache.ipynb #2e4b3b79
+# %% ../nbs/01_cache.ipynb #895bb118
 import errno, hashlib, json, os, shutil, zlib
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +19,7 @@ from .screen import measure, measures
 try: import fcntl
 except ImportError: fcntl = None
 
-# %% ../nbs/01_cache.ipynb #089a1877
+# %% ../nbs/01_cache.ipynb #da95d2b4
 def fit(im: Image.Image, # RGB
         short: int, # short side of the result
         longest=2, # long side of the result at most this many short sides; the middle is kept
@@ -30,7 +30,7 @@ def fit(im: Image.Image, # RGB
     x, y = (im.width - w) / 2, (im.height - h) / 2
     return im.resize((round(w * short / s), round(h * short / s)), Image.BICUBIC, (x, y, x + w, y + h), reducing_gap=3.)
 
-# %% ../nbs/01_cache.ipynb #318a6832
+# %% ../nbs/01_cache.ipynb #4a5e0f6b
 row_type = np.dtype([('w', '<u2'), ('h', '<u2'), ('crc', '<u4'), ('start', '<u8')] + measures)
 def _prepare(job):
     "A photo's row in the table and its bytes; `None` and nothing if it cannot be read"
@@ -43,14 +43,14 @@ def _prepare(job):
     row['w'], row['h'], row['crc'] = *small.size, zlib.crc32(pixels)
     return row.tobytes(), pixels
 
-# %% ../nbs/01_cache.ipynb #0a9fc0df
+# %% ../nbs/01_cache.ipynb #0b360564
 def inner_names(refs) -> list:
     "A name for each photo that does not tell where its source lies"
     paths = [os.path.abspath(r) for r in refs if isinstance(r, os.PathLike)]
     root = os.path.commonpath([os.path.dirname(p) for p in paths]) if paths else ''
     return [photo_name(os.path.relpath(os.path.abspath(r), root) if isinstance(r, os.PathLike) else r.inner) for r in refs]
 
-# %% ../nbs/01_cache.ipynb #6432a432
+# %% ../nbs/01_cache.ipynb #f5df70f4
 def _stamp(ref, most=4096):
     "What changes when a photo does"
     if not isinstance(ref, os.PathLike): return ref.stamp
@@ -61,13 +61,13 @@ def _stamp(ref, most=4096):
             return n, zlib.crc32(f.read(most), zlib.crc32(head))
     except OSError: return 0, 0
 
-# %% ../nbs/01_cache.ipynb #be82dbf2
+# %% ../nbs/01_cache.ipynb #f1e6ac34
 def fingerprint(refs, short) -> str: # 64 hexadecimal digits
     "Of these photos at this size: the same wherever they lie, another one when a photo was added, removed, renamed or changed"
     what = [(name, *_stamp(r)) for name, r in zip(inner_names(refs), refs)]
     return hashlib.sha256(json.dumps([short, row_type.descr, what]).encode()).hexdigest()
 
-# %% ../nbs/01_cache.ipynb #8cb0deb1
+# %% ../nbs/01_cache.ipynb #39e1f30b
 _log_type = np.dtype([('ok', 'u1')] + row_type.descr)
 def _resume(part, log, key):
     "Cuts both files back to what is whole, and returns the rows that are done; starts anew if they are of other photos"
@@ -86,7 +86,7 @@ def _resume(part, log, key):
     part.truncate(ends[n - 1] if n else HEAD)
     return rows[:n]
 
-# %% ../nbs/01_cache.ipynb #01914be7
+# %% ../nbs/01_cache.ipynb #f4f46e54
 def _lengths(rows): return rows['w'].astype(np.int64) * rows['h'] * 3
 def _whole(part, rows, ends):
     "How many of the first rows have all their bytes in `part`"
@@ -95,7 +95,7 @@ def _whole(part, rows, ends):
         if zlib.crc32(part.read(n)) != row['crc'] or part.tell() != ends[i]: return i
     return len(rows)
 
-# %% ../nbs/01_cache.ipynb #382b1226
+# %% ../nbs/01_cache.ipynb #82f4ac1d
 def _finish(part, rows, names, key, short):
     "Appends the table and the names, and writes the header into the place that was left for it"
     table = np.zeros(int(rows['ok'].sum()), row_type)
@@ -103,14 +103,15 @@ def _finish(part, rows, names, key, short):
     table['start'] = HEAD + np.cumsum(_lengths(table)) - _lengths(table)
     listed = {'photos': [n for n, ok in zip(names, rows['ok']) if ok], 'skipped': [n for n, ok in zip(names, rows['ok']) if not ok]}
     tail = table.tobytes() + json.dumps(listed).encode()
-    head = json.dumps(dict(short=short, n=len(table), end=HEAD + int(_lengths(table).sum()), crc=zlib.crc32(tail), source=key, dtype=row_type.descr)).encode()
+    facts = dict(short=short, n=len(table), end=HEAD + int(_lengths(table).sum()), crc=zlib.crc32(tail), source=key, dtype=row_type.descr)
+    head = json.dumps(facts).encode()
     part.write(tail)
     part.flush()
     with open(part.name, 'r+b') as f:
         f.write((MAGIC + b'%08x' % zlib.crc32(head.ljust(HEAD - len(MAGIC) - 8)) + head).ljust(HEAD))
         os.fsync(f.fileno())
 
-# %% ../nbs/01_cache.ipynb #30e02ed4
+# %% ../nbs/01_cache.ipynb #4666db80
 def estimate(refs, short, look=48) -> int: # bytes
     "About how large a cache of these photos will be, from `look` of them"
     sizes = []
@@ -119,16 +120,16 @@ def estimate(refs, short, look=48) -> int: # bytes
         except ColorganError: pass
     return HEAD + int(len(refs) * (np.mean(sizes) if sizes else 0))
 
-# %% ../nbs/01_cache.ipynb #1c895293
+# %% ../nbs/01_cache.ipynb #6aa83c8a
 def _gb(n): return f'{n / 1e9:.1f} GB' if n >= 1e8 else f'{n / 1e6:.1f} MB'
 def _foresee(refs, short, folder, there, say):
     "Says how large the cache will be; raises `ColorganError` if the disk has no room for it"
     need, free = estimate(refs, short), shutil.disk_usage(folder).free
     say(f'a cache of {len(refs):,} photos will take about {_gb(need)}; {_gb(free)} are free')
     if need * 1.03 - there > free: raise ColorganError(
-        f'a cache of {len(refs):,} photos takes about {_gb(need)} and only {_gb(free)} are free in {folder}: take a smaller size, fewer photos, or another disk')
+        f'a cache of {len(refs):,} photos takes {_gb(need)} and only {_gb(free)} are free in {folder}: take fewer or smaller photos, or another disk')
 
-# %% ../nbs/01_cache.ipynb #23d2b08d
+# %% ../nbs/01_cache.ipynb #db2353a9
 @contextmanager
 def _only_one(path):
     "The files `.part` and `.log` beside `path`, open for appending, while no other process has them"
@@ -139,7 +140,7 @@ def _only_one(path):
                 with open(f'{path}.part', 'a+b') as part: yield part, log
                 return
 
-# %% ../nbs/01_cache.ipynb #0bd5a1b1
+# %% ../nbs/01_cache.ipynb #98d54825
 def _current(out, key):
     "Whether there is a cache of exactly these photos at `out`; raises `ColorganError` if there is something else that must not be lost"
     if not os.path.exists(out): return False
@@ -147,7 +148,7 @@ def _current(out, key):
     try: return open_cache(out).head['source'] == key
     except ColorganError: return False
 
-# %% ../nbs/01_cache.ipynb #9601a422
+# %% ../nbs/01_cache.ipynb #95e4d55e
 def make_cache(data, # photos, as `photo_files` takes them
                out, # the file to make
                size=256, # side of the squares that will be cut from it; the cache's short side is an eighth longer
@@ -171,15 +172,17 @@ def make_cache(data, # photos, as `photo_files` takes them
         raise ColorganError(f'the photo cache {photo_name(out)} cannot be written: {e.strerror or e}') from e
     return out
 
-# %% ../nbs/01_cache.ipynb #269d8fe3
+# %% ../nbs/01_cache.ipynb #3bf883f6
 def _discard(out):
     for end in '.part', '.log': Path(f'{out}{end}').unlink(missing_ok=True)
 
-# %% ../nbs/01_cache.ipynb #bb9b1acf
+# %% ../nbs/01_cache.ipynb #626334df
 def _make(refs, out, short, key, part, log, workers, say):
     done = _resume(part, log, key.encode())
     try: _foresee(refs, short, out.parent, part.tell(), say)
-    except ColorganError: _discard(out); raise
+    except ColorganError:
+        _discard(out)
+        raise
     jobs = [(r, short) for r in refs[len(done):]]
     if len(done): say(f'going on after {len(done):,} photos')
     for row, pixels in in_parallel(_prepare, jobs, workers, progress=True):
@@ -188,18 +191,21 @@ def _make(refs, out, short, key, part, log, workers, say):
     log.flush()
     log.seek(64)
     rows = np.frombuffer(log.read(), _log_type)
-    if not rows['ok'].any(): _discard(out); raise ColorganError(f'not one of {len(refs)} photos can be read, {photo_name(refs[0])} among them: look at what they are')
+    if not rows['ok'].any():
+        _discard(out)
+        raise ColorganError(f'not one of {len(refs)} photos can be read, {photo_name(refs[0])} among them: look at what they are')
     _finish(part, rows, inner_names(refs), key, short)
     os.replace(part.name, out)
     Path(log.name).unlink()
-    say(f"{int(rows['ok'].sum()):,} photos in {_gb(out.stat().st_size)}" + (f", {int((rows['ok'] == 0).sum()):,} could not be read" if not rows['ok'].all() else ''))
+    bad = int((rows['ok'] == 0).sum())
+    say(f'{len(rows) - bad:,} photos in {_gb(out.stat().st_size)}' + (f', {bad:,} could not be read' if bad else ''))
 
-# %% ../nbs/01_cache.ipynb #5f59498a
+# %% ../nbs/01_cache.ipynb #4fe56dbe
 def cache_folder() -> Path:
     "Where caches lie that nobody gave a place"
     return Path(os.environ.get('COLORGAN_CACHE') or Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'colorgan')
 
-# %% ../nbs/01_cache.ipynb #fff7d7a3
+# %% ../nbs/01_cache.ipynb #520ab31e
 def cached(data, # photos, as `photo_files` takes them
            size=256, # side of the squares that will be cut from it
            folder=None, # where the cache lies; `cache_folder()` if `None`
@@ -218,7 +224,7 @@ def cached(data, # photos, as `photo_files` takes them
     if copy and not (copy.exists() and open_cache(copy).head == open_cache(out).head): _copy(out, copy)
     return out
 
-# %% ../nbs/01_cache.ipynb #50a0e3e1
+# %% ../nbs/01_cache.ipynb #41fa8325
 def _copy(a, b):
     "Copies a file beside its place and moves it there"
     try:
@@ -227,7 +233,7 @@ def _copy(a, b):
         os.replace(f'{b}.part', b)
     except OSError as e: raise ColorganError(f'{photo_name(a)} cannot be copied to {photo_name(b)}: {e.strerror or e}') from e
 
-# %% ../nbs/01_cache.ipynb #29bd4b5c
+# %% ../nbs/01_cache.ipynb #f6923f28
 def _check(path):
     "Removes the cache at `path` if it is damaged, so that it is made again"
     try: open_cache(path).check()

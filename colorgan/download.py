@@ -8,7 +8,7 @@ Docs: https://colorgan.github.io/colorgan/download.html.md"""
 __all__ = ['collections', 'data_folder', 'fetch', 'unpack', 'coco', 'stl10', 'celeba', 'landscapes', 'lab_arrays', 'HFPhoto',
            'hugging_face']
 
-# %% ../nbs/00_download.ipynb #76f5d0be
+# %% ../nbs/00_download.ipynb #50b45479
 import hashlib, os, sys, tarfile, threading, zipfile
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,12 +20,12 @@ import numpy as np
 from .arrays import has_lab_arrays, lab_photos, stl_photos
 from .lab import ColorganError
 
-# %% ../nbs/00_download.ipynb #2b24c89e
+# %% ../nbs/00_download.ipynb #45e37a48
 def data_folder() -> Path:
     "Where downloads are kept: `COLORGAN_DATA`, or `~/.cache/colorgan/data`"
     return Path(os.environ.get('COLORGAN_DATA') or Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'colorgan'/'data')
 
-# %% ../nbs/00_download.ipynb #9b26206c
+# %% ../nbs/00_download.ipynb #d4559a5c
 def _opened(url, have, timeout):
     "The response for the bytes from `have` on; raises `TimeoutError` if nothing answers in time, name servers included"
     got = []
@@ -39,7 +39,7 @@ def _opened(url, have, timeout):
     if isinstance(got[0], Exception): raise got[0]
     return got[0]
 
-# %% ../nbs/00_download.ipynb #e0452395
+# %% ../nbs/00_download.ipynb #96d24aac
 def _append(response, part, have, show):
     "Writes what the server sends to `part`, from `have` on, or from the start if the server sends all"
     start = have if response.status == 206 else 0
@@ -53,7 +53,7 @@ def _append(response, part, have, show):
     if show: print(file=sys.stderr)
     if part.stat().st_size < total: raise ConnectionError('the connection broke off')
 
-# %% ../nbs/00_download.ipynb #a062e565
+# %% ../nbs/00_download.ipynb #49c4c37e
 def fetch(url, # where it is
           to, # the file to make
           md5=None, # what its checksum is, if that is known
@@ -75,37 +75,40 @@ def fetch(url, # where it is
     os.replace(part, to)
     return to
 
-# %% ../nbs/00_download.ipynb #75ea4dd0
+# %% ../nbs/00_download.ipynb #1abb6c1f
 def _md5(path):
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'md5').hexdigest()
 
-# %% ../nbs/00_download.ipynb #9687f857
+# %% ../nbs/00_download.ipynb #931ca8d8
 def unpack(archive, # a tar, compressed or not
            folder, # the folder to make
           ) -> Path: # `folder`
-    "An unpacked tar, at once if it is there already. Raises `ColorganError` if it is damaged, or if something in it wants to lie elsewhere."
+    """An unpacked tar, which is deleted then; at once if it is there already. Raises `ColorganError` if it is damaged, or if something in it
+    wants to lie elsewhere."""
     folder, part = Path(folder), Path(f'{folder}.part')
     if folder.exists(): return folder
     try:
         with tarfile.open(archive) as t: t.extractall(part, filter='data')
-    except (tarfile.TarError, OSError, EOFError) as e: raise ColorganError(f'{archive} cannot be unpacked ({e}): delete it, so that it is downloaded again') from e
+    except (tarfile.TarError, OSError, EOFError) as e:
+        raise ColorganError(f'{archive} cannot be unpacked ({e}): delete it, so that it is downloaded again') from e
     os.replace(part, folder)
+    archive.unlink()
     return folder
 
-# %% ../nbs/00_download.ipynb #d52f28ee
+# %% ../nbs/00_download.ipynb #0f87cb9f
 def coco(n=10_000, seed=123) -> list: # paths, or a zip
     "`n` photos of fastai's COCO sample, chosen by the seed; if that is gone, COCO's validation photos"
-    there = [d/'coco_sample'/'train_sample' for d in (Path.home()/'.fastai'/'data', data_folder())]
+    there = [d/'coco_sample' for d in (Path.home()/'.fastai'/'data', data_folder())]
     folder = next((d for d in there if d.is_dir()), None)
     if folder is None:
-        try: folder = unpack(fetch('https://s3.amazonaws.com/fast-ai-coco/coco_sample.tgz', data_folder()/'coco_sample.tgz'), there[1].parent)
+        try: folder = unpack(fetch('https://s3.amazonaws.com/fast-ai-coco/coco_sample.tgz', data_folder()/'coco_sample.tgz'), there[1])
         except ColorganError as e:
             print(f"fastai's COCO sample cannot be had ({e}), so COCO's validation photos are taken")
             return [fetch('http://images.cocodataset.org/zips/val2017.zip', data_folder()/'coco-val2017.zip', '442b8da7639aecaf257c1dceb8ba8c80')]
-    paths = sorted(folder.rglob('*.jpg'))
+    paths = sorted(folder.rglob('train_sample/*.jpg'))
     return [paths[i] for i in np.random.default_rng(seed).permutation(len(paths))[:n]]
 
-# %% ../nbs/00_download.ipynb #4a802d58
+# %% ../nbs/00_download.ipynb #cab852ea
 def stl10() -> list: # references
     "STL-10's photos without labels and those for training"
     folder = data_folder()/'stl10'
@@ -114,7 +117,7 @@ def stl10() -> list: # references
         unpack(fetch(STL10.url, data_folder()/STL10.filename, STL10.tgz_md5), folder)
     return [p for name in ('train_X.bin', 'unlabeled_X.bin') for f in sorted(folder.rglob(name)) for p in stl_photos(f)]
 
-# %% ../nbs/00_download.ipynb #1530df9f
+# %% ../nbs/00_download.ipynb #6f521036
 def celeba() -> list: # a zip
     "CelebA's faces, aligned and cropped"
     from torchvision.datasets import CelebA, utils
@@ -125,13 +128,13 @@ def celeba() -> list: # a zip
         except Exception as e: raise ColorganError(f'CelebA cannot be downloaded from Google Drive ({e}): put {name} into {data_folder()} by hand') from e
     return [to]
 
-# %% ../nbs/00_download.ipynb #a104c3c0
+# %% ../nbs/00_download.ipynb #b7b53095
 def _kaggle(who): return fetch(f'https://www.kaggle.com/api/v1/datasets/download/{who}', data_folder()/f"{who.split('/')[1]}.zip")
 def landscapes() -> list: # a zip
     "Kaggle's landscape pictures"
     return [_kaggle('arnaud58/landscape-pictures')]
 
-# %% ../nbs/00_download.ipynb #b0ecd630
+# %% ../nbs/00_download.ipynb #d1e7a252
 def lab_arrays() -> list: # references
     "Kaggle's Lab arrays for image colorization"
     folder = data_folder()/'lab-arrays'
@@ -139,7 +142,7 @@ def lab_arrays() -> list: # references
         with zipfile.ZipFile(_kaggle('shravankumar9892/image-colorization')) as z: z.extractall(folder)
     return lab_photos(folder)
 
-# %% ../nbs/00_download.ipynb #d017db98
+# %% ../nbs/00_download.ipynb #f66110db
 @lru_cache(maxsize=4)
 def _hf(name):
     try: from datasets import load_dataset
@@ -147,7 +150,7 @@ def _hf(name):
     try: return load_dataset(name, split='train')
     except Exception as e: raise ColorganError(f"the dataset {name} cannot be had from Hugging Face: {' '.join(str(e).split())[:200]}") from e
 
-# %% ../nbs/00_download.ipynb #f46e122e
+# %% ../nbs/00_download.ipynb #5f499a59
 @dataclass(frozen=True, slots=True)
 class HFPhoto:
     "A photo of a dataset on Hugging Face"
@@ -161,7 +164,7 @@ class HFPhoto:
     def stamp(self): return getattr(_hf(self.name), '_fingerprint', ''), self.i
     def image(self): return _hf(self.name)[self.i][self.column]
 
-# %% ../nbs/00_download.ipynb #ebb3eef6
+# %% ../nbs/00_download.ipynb #9bfeaea7
 def hugging_face(name) -> list: # references
     "The photos of the dataset `name`: those of its first column of images"
     data = _hf(name)
@@ -169,5 +172,5 @@ def hugging_face(name) -> list: # references
     if not columns: raise ColorganError(f'the dataset {name} has no column of images, only {list(data.features)}')
     return [HFPhoto(name, i, columns[0]) for i in range(len(data))]
 
-# %% ../nbs/00_download.ipynb #68fc3cfc
+# %% ../nbs/00_download.ipynb #f8c7e508
 collections = {'coco': coco, 'stl10': stl10, 'celeba': celeba, 'landscapes': landscapes, 'lab-arrays': lab_arrays}

@@ -6,10 +6,10 @@ Docs: https://colorgan.github.io/colorgan/photos.html.md"""
 
 # %% auto #0
 __all__ = ['formats', 'suffixes', 'max_pixels', 'MAGIC', 'HEAD', 'names', 'to_rgb', 'ZipPhoto', 'photo_name', 'open_photo',
-           'is_photo', 'is_cache', 'CacheFile', 'open_cache', 'CachePhoto', 'bundled_photos', 'photo_files', 'cores',
-           'in_parallel']
+           'is_photo', 'is_cache', 'CacheFile', 'open_cache', 'CachePhoto', 'bundled_photos', 'photo_files',
+           'write_whole', 'cores', 'in_parallel']
 
-# %% ../nbs/00_photos.ipynb #e0f7a5f3
+# %% ../nbs/00_photos.ipynb #a1c10fac
 import csv, json, multiprocessing, os, signal, sys, threading, time, warnings, zipfile, zlib
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,12 +23,12 @@ from .arrays import has_lab_arrays, lab_photos
 from .download import collections, hugging_face
 from .lab import ColorganError
 
-# %% ../nbs/00_photos.ipynb #89f87d3d
+# %% ../nbs/00_photos.ipynb #be7ac2a0
 formats = ('JPEG', 'PNG', 'WEBP', 'TIFF', 'BMP', 'GIF', 'PPM')
 suffixes = frozenset('.jpg .jpeg .jpe .jfif .mpo .png .webp .tif .tiff .bmp .gif .ppm .pgm'.split())
 max_pixels = 80_000_000
 
-# %% ../nbs/00_photos.ipynb #9f4227e0
+# %% ../nbs/00_photos.ipynb #cc178b67
 def to_rgb(im: Image.Image, # an opened image of any mode
           ) -> Image.Image: # 8-bit RGB, turned upright
     "`im` as 8-bit RGB: EXIF orientation applied, 16 bits brought down to 8, transparency laid on white"
@@ -41,11 +41,11 @@ def to_rgb(im: Image.Image, # an opened image of any mode
         im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
     return im.convert('RGB')
 
-# %% ../nbs/00_photos.ipynb #edcb4b48
+# %% ../nbs/00_photos.ipynb #b073cce5
 @lru_cache(maxsize=8)
 def _zip(path, pid): return zipfile.ZipFile(path)
 
-# %% ../nbs/00_photos.ipynb #e49135c0
+# %% ../nbs/00_photos.ipynb #d1eeb78b
 @dataclass(frozen=True, slots=True)
 class ZipPhoto:
     "A photo inside a zip"
@@ -64,12 +64,12 @@ class ZipPhoto:
         if z.getinfo(self.name).file_size > most: raise ColorganError(f'it unfolds to more than {most:,} bytes')
         return Image.open(BytesIO(z.read(self.name)), formats=formats)
 
-# %% ../nbs/00_photos.ipynb #b372c05f
+# %% ../nbs/00_photos.ipynb #ce621b13
 def photo_name(ref) -> str:
     "What to call a photo in a message: printable, whatever bytes its file name is made of"
     return str(ref).encode('utf8', 'replace').decode()
 
-# %% ../nbs/00_photos.ipynb #51242b96
+# %% ../nbs/00_photos.ipynb #cb069afc
 def open_photo(ref, # a path, a reference from `photo_files`, or a PIL image
                size=None, # if given, a JPEG may be decoded smaller, but its sides stay at least this many pixels
               ) -> Image.Image: # upright 8-bit RGB
@@ -85,13 +85,13 @@ def open_photo(ref, # a path, a reference from `photo_files`, or a PIL image
             return to_rgb(im)
     except Exception as e: raise ColorganError(f'{photo_name(ref)} cannot be read as a photo: {e}') from e
 
-# %% ../nbs/00_photos.ipynb #713b2b05
+# %% ../nbs/00_photos.ipynb #e46b7340
 def is_photo(name) -> bool:
     "Whether a file of this name is taken for a photo: by suffix, in any case, and not hidden"
     name = Path(name)
     return name.suffix.lower() in suffixes and not name.name.startswith('.') and '__MACOSX' not in name.parts
 
-# %% ../nbs/00_photos.ipynb #44a8162d
+# %% ../nbs/00_photos.ipynb #59b3354b
 def _in_folder(folder):
     "The photos in a folder and the folders below it, sorted, each real folder once"
     seen, found = set(), []
@@ -102,7 +102,7 @@ def _in_folder(folder):
         seen.add(real)
     return sorted(found)
 
-# %% ../nbs/00_photos.ipynb #6105b59c
+# %% ../nbs/00_photos.ipynb #88ff7a32
 def _in_zip(path):
     "The photos in a zip, sorted by name; entries that are encrypted or whose names lead out of the zip are left out"
     try: infos = _zip(str(path), os.getpid()).infolist()
@@ -110,7 +110,7 @@ def _in_zip(path):
     safe = lambda n: not n.startswith(('/', '\\')) and '..' not in n.replace('\\', '/').split('/') and ':' not in n
     return [ZipPhoto(str(path), n) for n in sorted({i.filename for i in infos if not i.flag_bits & 1 and is_photo(i.filename) and safe(i.filename)})]
 
-# %% ../nbs/00_photos.ipynb #dc9a1d54
+# %% ../nbs/00_photos.ipynb #1e82eaff
 def _in_list(path):
     "The photos that a `.txt` or `.csv` names, in its order"
     try: rows = list(csv.reader(Path(path).read_text('utf-8-sig').splitlines())) if Path(path).suffix.lower() == '.csv' else \
@@ -121,13 +121,13 @@ def _in_list(path):
     col = next((names.index(c) for c in ('path', 'file', 'filename', 'image', 'photo') if c in names), None)
     return [Path(path).parent/r[col or 0] for r in rows[col is not None:] if len(r) > (col or 0) and is_photo(r[col or 0])]
 
-# %% ../nbs/00_photos.ipynb #63d81773
+# %% ../nbs/00_photos.ipynb #9c6f885a
 MAGIC, HEAD = b'colorgan cache 1\n', 1024
 def is_cache(path) -> bool:
     "Whether a file is a photo cache"
     with open(path, 'rb') as f: return f.read(len(MAGIC)) == MAGIC
 
-# %% ../nbs/00_photos.ipynb #280a12ad
+# %% ../nbs/00_photos.ipynb #ac0fcbb2
 class CacheFile:
     "An open photo cache: `rows` has a row for each photo, with `w`, `h`, `start` in `data`, the flat uint8 RGB bytes, and what was measured"
     def __init__(self, path):
@@ -153,16 +153,16 @@ class CacheFile:
         if bad: raise ColorganError(f'the photo cache {photo_name(self.path)} is damaged at {len(bad)} photos, {bad[0]} first: delete it and make it again')
         return self
 
-# %% ../nbs/00_photos.ipynb #29e0a3ff
+# %% ../nbs/00_photos.ipynb #97d78cc4
 @lru_cache(maxsize=4)
 def _cache(path, stamp): return CacheFile(path)
 
-# %% ../nbs/00_photos.ipynb #679e3124
+# %% ../nbs/00_photos.ipynb #cecae977
 def open_cache(path) -> CacheFile:
     "The photo cache at `path`, opened once as long as the file stays the same"
     return _cache(os.path.abspath(path), os.stat(path).st_mtime_ns)
 
-# %% ../nbs/00_photos.ipynb #e819a4ad
+# %% ../nbs/00_photos.ipynb #d5d1cc35
 @dataclass(frozen=True, slots=True)
 class CachePhoto:
     "A photo in a cache"
@@ -177,7 +177,7 @@ class CachePhoto:
     def row(self): return open_cache(self.cache).rows[self.i]
     def image(self): return Image.fromarray(open_cache(self.cache).bytes(self.i))
 
-# %% ../nbs/00_photos.ipynb #b70199ac
+# %% ../nbs/00_photos.ipynb #d85ca4ee
 def bundled_photos() -> list: # paths, sorted by name
     "The colour photos that scikit-image and, where it is installed, scikit-learn ship"
     where = {'skimage': ('data', 'astronaut.png chelsea.png coffee.png hubble_deep_field.jpg motorcycle_left.png rocket.jpg'),
@@ -186,10 +186,10 @@ def bundled_photos() -> list: # paths, sorted by name
     paths = [Path(roots[lib].origin).parent/sub/name for lib, (sub, names) in where.items() if roots[lib] for name in names.split()]
     return sorted((p for p in paths if p.exists()), key=lambda p: p.name)
 
-# %% ../nbs/00_photos.ipynb #b8770873
+# %% ../nbs/00_photos.ipynb #28f7aca4
 names = {'bundled': bundled_photos} | collections
 
-# %% ../nbs/00_photos.ipynb #e47a104f
+# %% ../nbs/00_photos.ipynb #6e8e0e32
 def _named(name):
     "The photos in the collection of that name"
     if name.startswith('hf:'): return hugging_face(name[3:])
@@ -197,7 +197,7 @@ def _named(name):
     found = names[name]()
     return found if hasattr(found[0], 'image') else [r for p in found for r in _in_path(p)]
 
-# %% ../nbs/00_photos.ipynb #69424053
+# %% ../nbs/00_photos.ipynb #f1d50c9a
 def _in_path(path):
     "The photos in one folder, zip, cache, list or photo, or in the collection of that name"
     p = Path(path)
@@ -207,7 +207,7 @@ def _in_path(path):
     if is_photo(p): return [p]
     return [CachePhoto(str(p), i) for i in range(len(open_cache(p)))] if is_cache(p) else _in_zip(p)
 
-# %% ../nbs/00_photos.ipynb #d3552490
+# %% ../nbs/00_photos.ipynb #441cf556
 def photo_files(data, # a folder, zip, list file (.txt, .csv), photo, name such as 'bundled', or a list of any of these
                ) -> list: # paths or references for `open_photo`, always in the same order
     "The photos in `data`. Nothing is opened yet: whether each can be read shows later. Raises `ColorganError` if there is none."
@@ -216,12 +216,22 @@ def photo_files(data, # a folder, zip, list file (.txt, .csv), photo, name such 
     if not refs: raise ColorganError(f'there are no photos in {photo_name(data)}: give a folder or a zip with JPEG, PNG or other photos')
     return refs
 
-# %% ../nbs/00_photos.ipynb #b489efb4
+# %% ../nbs/00_photos.ipynb #d0a00cdd
+def write_whole(path, # where to
+                content: bytes):
+    "Writes a file beside its place and moves it there. Raises `ColorganError` if that is not possible."
+    part = Path(f'{path}.part')
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    except OSError as e: raise ColorganError(f'{photo_name(path)} cannot be written: {e.strerror or e}') from e
+
+# %% ../nbs/00_photos.ipynb #befa6188
 def cores() -> int:
     "How many cores this process may use"
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 
-# %% ../nbs/00_photos.ipynb #12a1766d
+# %% ../nbs/00_photos.ipynb #21a6535e
 def _live_with(parent):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     def watch():
@@ -229,14 +239,14 @@ def _live_with(parent):
         os._exit(0)
     threading.Thread(target=watch, daemon=True).start()
 
-# %% ../nbs/00_photos.ipynb #e033bcac
+# %% ../nbs/00_photos.ipynb #48bc0823
 def _with_bar(results, total):
     "The results with a progress bar, in a notebook or on a terminal; elsewhere as they are"
     if not (sys.stderr.isatty() or 'ipykernel' in sys.modules): return results
     from fastprogress import progress_bar
     return progress_bar(results, total=total, leave=False)
 
-# %% ../nbs/00_photos.ipynb #e697864f
+# %% ../nbs/00_photos.ipynb #664be478
 def in_parallel(f, # a function at the top of a module
                 jobs: list, # its arguments
                 n=None, # how many processes; all cores if `None`

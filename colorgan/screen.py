@@ -6,23 +6,23 @@ Docs: https://colorgan.github.io/colorgan/screen.html.md"""
 
 # %% auto #0
 __all__ = ['measures', 'unreadable', 'tiny', 'long', 'colourless', 'twin', 'colour_left', 'measure', 'measured', 'reasons',
-           'twins', 'sheet', 'Screening', 'inspect', 'save_png']
+           'twins', 'sheet', 'Screening', 'inspect']
 
-# %% ../nbs/00_screen.ipynb #495f4c99
-import os
+# %% ../nbs/00_screen.ipynb #7f7be0a2
+from io import BytesIO
 import numpy as np
 from PIL import Image, ImageDraw
 from .lab import WHITE, XYZ_FROM_RGB, ColorganError, gamma_table
-from .photos import in_parallel, open_photo, photo_files, photo_name
+from .photos import in_parallel, open_photo, photo_files, write_whole
 
-# %% ../nbs/00_screen.ipynb #958960e0
+# %% ../nbs/00_screen.ipynb #09d76123
 def _lab(rgb):
     "CIE Lab of uint8 RGB of shape `(…, 3)`"
     t = gamma_table()[rgb] @ (XYZ_FROM_RGB.T / WHITE)
     f = np.where(t > 0.008856, np.cbrt(t), 7.787 * t + 16 / 116)
     return np.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], -1)
 
-# %% ../nbs/00_screen.ipynb #b366c64d
+# %% ../nbs/00_screen.ipynb #bd751bd6
 def colour_left(rgb: np.ndarray, # uint8 of shape `(h, w, 3)`, a small version of the photo
                ) -> float: # Lab units: 0 for grey and for any toning of grey
     "The colour that lightness does not explain: rms distance of a and b from their best parabolas in L"
@@ -30,10 +30,10 @@ def colour_left(rgb: np.ndarray, # uint8 of shape `(h, w, 3)`, a small version o
     X = np.vander(lab[:, 0] / 100, 3)
     return float(np.sqrt(((lab[:, 1:] - X @ np.linalg.lstsq(X, lab[:, 1:], rcond=None)[0]) ** 2).sum(1).mean()))
 
-# %% ../nbs/00_screen.ipynb #413d8c90
+# %% ../nbs/00_screen.ipynb #1d725c31
 measures = [('full_w', '<u4'), ('full_h', '<u4'), ('colour', '<f4'), ('hash', '<u8'), ('thumb', 'u1', (8, 8, 3))]
 
-# %% ../nbs/00_screen.ipynb #0b353203
+# %% ../nbs/00_screen.ipynb #a23856c8
 def measure(im: Image.Image, # from `open_photo`
            ) -> np.ndarray: # one record of the fields in `measures`
     "All that screening needs to know about a photo"
@@ -43,12 +43,12 @@ def measure(im: Image.Image, # from `open_photo`
     size = im.info.get('full_size', im.size)
     return np.array((*size, colour_left(np.asarray(small)), bits, np.asarray(small.resize((8, 8), Image.BOX))), dtype=measures)
 
-# %% ../nbs/00_screen.ipynb #237dc5b7
+# %% ../nbs/00_screen.ipynb #c2c24838
 def _measured(ref):
     try: return measure(open_photo(ref, 64)).tobytes()
     except ColorganError: return bytes(np.dtype(measures).itemsize)
 
-# %% ../nbs/00_screen.ipynb #91ffa186
+# %% ../nbs/00_screen.ipynb #fcd05600
 def measured(refs, # from `photo_files`
              progress=False, # show a progress bar
             ) -> np.ndarray: # a record of `measures` for each; `full_w` is 0 where the photo cannot be read
@@ -61,7 +61,7 @@ def measured(refs, # from `photo_files`
         if r is not None: out[i] = tuple(r[k] for k in out.dtype.names)
     return out
 
-# %% ../nbs/00_screen.ipynb #06f820fc
+# %% ../nbs/00_screen.ipynb #28aea0d3
 unreadable, tiny, long, colourless, twin = 'cannot be read', 'too small', 'too long', 'no colour', 'also held out'
 def reasons(rows, # from `measured`
             colour=1.5, # least colour that lightness does not explain, in Lab units
@@ -73,7 +73,7 @@ def reasons(rows, # from `measured`
     return np.select([w == 0, np.minimum(w, h) < smallest, np.maximum(w, h) > aspect * np.minimum(w, h), rows['colour'] < colour],
                      [unreadable, tiny, long, colourless], '')
 
-# %% ../nbs/00_screen.ipynb #921bea12
+# %% ../nbs/00_screen.ipynb #355d3ebb
 def twins(rows, # measures of photos
           others, # measures of other photos
           bits=10, # at most this many of 64 bits of the hash differ
@@ -86,7 +86,7 @@ def twins(rows, # measures of photos
         out[i] = len(close) and np.abs(thumbs[close] - r['thumb']).mean((1, 2, 3)).min() < levels
     return out
 
-# %% ../nbs/00_screen.ipynb #2caa296d
+# %% ../nbs/00_screen.ipynb #6b4e2999
 def sheet(refs, # photos
           labels, # a text under each
           columns=8, side=96, # thumbnails in a row, and their size in pixels
@@ -103,7 +103,7 @@ def sheet(refs, # photos
         ImageDraw.Draw(out).text((x + 3, y + side - 1), text, fill='black')
     return out
 
-# %% ../nbs/00_screen.ipynb #4cbd2d7d
+# %% ../nbs/00_screen.ipynb #b6c9e526
 class Screening:
     "What was found out about photos: `refs`, their `rows` of measures, and `why` each is left out, or ''"
     def __init__(self, data, # photos, as `photo_files` takes them
@@ -119,7 +119,8 @@ class Screening:
     def out(self): return [(r, str(why)) for r, why in zip(self.refs, self.why) if why]
     def counts(self):
         "How many photos there are, how many are kept, and how many are left out for which reason"
-        return {'photos': len(self.refs), 'kept': len(self.kept), 'left_out': {str(k): int(n) for k, n in zip(*np.unique(self.why[self.why != ''], return_counts=True))}}
+        left_out = zip(*np.unique(self.why[self.why != ''], return_counts=True))
+        return {'photos': len(self.refs), 'kept': len(self.kept), 'left_out': {str(k): int(n) for k, n in left_out}}
     def __str__(self):
         c, (w, h) = self.counts(), (self.rows[k][self.rows['full_w'] > 0] for k in ('full_w', 'full_h'))
         left = ', '.join(f'{n:,} {why}' for why, n in c['left_out'].items())
@@ -131,19 +132,13 @@ class Screening:
         pairs = pairs[::-(-len(pairs) // most)]
         return sheet(*zip(*pairs))
 
-# %% ../nbs/00_screen.ipynb #cebd1d9e
+# %% ../nbs/00_screen.ipynb #d35d94a8
 def inspect(data, # photos, as `photo_files` takes them
             out='inspect.png', # where to write the sheet; `None`: nowhere
             progress=True, **thresholds) -> dict: # `photos`, `kept`, `left_out` by reason, and the `report` as text
     "Look through photos: how many, how large, what would be left out and why"
     s = Screening(data, progress=progress, **thresholds)
-    if out is not None: save_png(s.sheet(), out)
+    if out is not None:
+        s.sheet().save(png := BytesIO(), 'PNG')
+        write_whole(out, png.getvalue())
     return s.counts() | {'report': str(s)}
-
-# %% ../nbs/00_screen.ipynb #a9178638
-def save_png(im, path):
-    "Writes a picture beside its place and moves it there; raises `ColorganError` if it cannot be written"
-    try:
-        im.save(f'{path}.part', 'PNG')
-        os.replace(f'{path}.part', path)
-    except OSError as e: raise ColorganError(f'{photo_name(path)} cannot be written: {e.strerror or e}') from e
