@@ -10,7 +10,7 @@ __all__ = ['spaces', 'rgb_to_lab', 'lab_to_rgb', 'check_rgb', 'TensorL', 'Tensor
 
 # %% ../nbs/00_color.ipynb #8ff66c30
 import torch
-from fastai.torch_core import TensorImageBase, show_image
+from fastai.torch_core import TensorBase, TensorImageBase, show_image
 from .lab import (AB_HALF, L_HALF, L_MID, RGB_FROM_XYZ, WHITE, XYZ_FROM_RGB, ColorganError)
 
 # %% ../nbs/00_color.ipynb #2d07ae78
@@ -19,7 +19,7 @@ def _checked(x, what):
     if not isinstance(x, torch.Tensor): raise ColorganError(f'expected a torch tensor of {what}, got {type(x).__name__}')
     if x.ndim < 3 or x.shape[-3] != 3: raise ColorganError(f'expected {what} of shape (…, 3, H, W), got shape {tuple(x.shape)}')
     if not x.is_floating_point(): raise ColorganError(f'expected {what} as floats, got {x.dtype}: divide bytes by 255 first')
-    x = x.as_subclass(torch.Tensor)
+    if isinstance(x, TensorBase): x = x.as_subclass(torch.Tensor)
     return x if x.dtype == torch.float64 else x.float()
 
 # %% ../nbs/00_color.ipynb #c46ca058
