@@ -9,13 +9,14 @@ __all__ = ['formats', 'suffixes', 'max_pixels', 'MAGIC', 'HEAD', 'names', 'to_rg
            'is_photo', 'is_cache', 'CacheFile', 'open_cache', 'CachePhoto', 'bundled_photos', 'photo_files',
            'write_whole', 'cores', 'in_parallel']
 
-# %% ../nbs/00_photos.ipynb #a1c10fac
-import csv, json, multiprocessing, os, signal, sys, threading, time, warnings, zipfile, zlib
+# %% ../nbs/00_photos.ipynb #4313b397
+import csv, json, os, signal, sys, threading, time, warnings, zipfile, zlib
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from io import BytesIO
-from multiprocessing.pool import ThreadPool
+from multiprocessing import get_context
 from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
@@ -23,12 +24,12 @@ from .arrays import has_lab_arrays, lab_photos
 from .download import collections, hugging_face
 from .lab import ColorganError
 
-# %% ../nbs/00_photos.ipynb #be7ac2a0
+# %% ../nbs/00_photos.ipynb #fd97e067
 formats = ('JPEG', 'PNG', 'WEBP', 'TIFF', 'BMP', 'GIF', 'PPM')
 suffixes = frozenset('.jpg .jpeg .jpe .jfif .mpo .png .webp .tif .tiff .bmp .gif .ppm .pgm'.split())
 max_pixels = 80_000_000
 
-# %% ../nbs/00_photos.ipynb #cc178b67
+# %% ../nbs/00_photos.ipynb #c728e991
 def to_rgb(im: Image.Image, # an opened image of any mode
           ) -> Image.Image: # 8-bit RGB, turned upright
     "`im` as 8-bit RGB: EXIF orientation applied, 16 bits brought down to 8, transparency laid on white"
@@ -41,11 +42,11 @@ def to_rgb(im: Image.Image, # an opened image of any mode
         im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
     return im.convert('RGB')
 
-# %% ../nbs/00_photos.ipynb #b073cce5
+# %% ../nbs/00_photos.ipynb #4c728c49
 @lru_cache(maxsize=8)
 def _zip(path, pid): return zipfile.ZipFile(path)
 
-# %% ../nbs/00_photos.ipynb #d1eeb78b
+# %% ../nbs/00_photos.ipynb #2c29a9db
 @dataclass(frozen=True, slots=True)
 class ZipPhoto:
     "A photo inside a zip"
@@ -64,12 +65,12 @@ class ZipPhoto:
         if z.getinfo(self.name).file_size > most: raise ColorganError(f'it unfolds to more than {most:,} bytes')
         return Image.open(BytesIO(z.read(self.name)), formats=formats)
 
-# %% ../nbs/00_photos.ipynb #ce621b13
+# %% ../nbs/00_photos.ipynb #5e18dbc8
 def photo_name(ref) -> str:
     "What to call a photo in a message: printable, whatever bytes its file name is made of"
     return str(ref).encode('utf8', 'replace').decode()
 
-# %% ../nbs/00_photos.ipynb #cb069afc
+# %% ../nbs/00_photos.ipynb #3e72aab6
 def open_photo(ref, # a path, a reference from `photo_files`, or a PIL image
                size=None, # if given, a JPEG may be decoded smaller, but its sides stay at least this many pixels
               ) -> Image.Image: # upright 8-bit RGB
@@ -85,13 +86,13 @@ def open_photo(ref, # a path, a reference from `photo_files`, or a PIL image
             return to_rgb(im)
     except Exception as e: raise ColorganError(f'{photo_name(ref)} cannot be read as a photo: {e}') from e
 
-# %% ../nbs/00_photos.ipynb #e46b7340
+# %% ../nbs/00_photos.ipynb #a7fdbea6
 def is_photo(name) -> bool:
     "Whether a file of this name is taken for a photo: by suffix, in any case, and not hidden"
     name = Path(name)
     return name.suffix.lower() in suffixes and not name.name.startswith('.') and '__MACOSX' not in name.parts
 
-# %% ../nbs/00_photos.ipynb #59b3354b
+# %% ../nbs/00_photos.ipynb #6ef2af05
 def _in_folder(folder):
     "The photos in a folder and the folders below it, sorted, each real folder once"
     seen, found = set(), []
@@ -102,15 +103,16 @@ def _in_folder(folder):
         seen.add(real)
     return sorted(found)
 
-# %% ../nbs/00_photos.ipynb #88ff7a32
+# %% ../nbs/00_photos.ipynb #2899e905
 def _in_zip(path):
     "The photos in a zip, sorted by name; entries that are encrypted or whose names lead out of the zip are left out"
     try: infos = _zip(str(path), os.getpid()).infolist()
     except Exception as e: raise ColorganError(f'{photo_name(path)} cannot be read as a zip: {e}') from e
     safe = lambda n: not n.startswith(('/', '\\')) and '..' not in n.replace('\\', '/').split('/') and ':' not in n
-    return [ZipPhoto(str(path), n) for n in sorted({i.filename for i in infos if not i.flag_bits & 1 and is_photo(i.filename) and safe(i.filename)})]
+    good = {i.filename for i in infos if not (i.is_dir() or i.flag_bits & 1) and is_photo(i.filename) and safe(i.filename)}
+    return [ZipPhoto(str(path), n) for n in sorted(good)]
 
-# %% ../nbs/00_photos.ipynb #1e82eaff
+# %% ../nbs/00_photos.ipynb #8dba0110
 def _in_list(path):
     "The photos that a `.txt` or `.csv` names, in its order"
     try: rows = list(csv.reader(Path(path).read_text('utf-8-sig').splitlines())) if Path(path).suffix.lower() == '.csv' else \
@@ -121,13 +123,13 @@ def _in_list(path):
     col = next((names.index(c) for c in ('path', 'file', 'filename', 'image', 'photo') if c in names), None)
     return [Path(path).parent/r[col or 0] for r in rows[col is not None:] if len(r) > (col or 0) and is_photo(r[col or 0])]
 
-# %% ../nbs/00_photos.ipynb #9c6f885a
+# %% ../nbs/00_photos.ipynb #cfd3c9dc
 MAGIC, HEAD = b'colorgan cache 1\n', 1024
 def is_cache(path) -> bool:
     "Whether a file is a photo cache"
     with open(path, 'rb') as f: return f.read(len(MAGIC)) == MAGIC
 
-# %% ../nbs/00_photos.ipynb #ac0fcbb2
+# %% ../nbs/00_photos.ipynb #bad32f8f
 class CacheFile:
     "An open photo cache: `rows` has a row for each photo, with `w`, `h`, `start` in `data`, the flat uint8 RGB bytes, and what was measured"
     def __init__(self, path):
@@ -153,16 +155,16 @@ class CacheFile:
         if bad: raise ColorganError(f'the photo cache {photo_name(self.path)} is damaged at {len(bad)} photos, {bad[0]} first: delete it and make it again')
         return self
 
-# %% ../nbs/00_photos.ipynb #97d78cc4
+# %% ../nbs/00_photos.ipynb #5e24993d
 @lru_cache(maxsize=4)
 def _cache(path, stamp): return CacheFile(path)
 
-# %% ../nbs/00_photos.ipynb #cecae977
+# %% ../nbs/00_photos.ipynb #df8531e1
 def open_cache(path) -> CacheFile:
     "The photo cache at `path`, opened once as long as the file stays the same"
     return _cache(os.path.abspath(path), os.stat(path).st_mtime_ns)
 
-# %% ../nbs/00_photos.ipynb #d5d1cc35
+# %% ../nbs/00_photos.ipynb #61047b7a
 @dataclass(frozen=True, slots=True)
 class CachePhoto:
     "A photo in a cache"
@@ -177,7 +179,7 @@ class CachePhoto:
     def row(self): return open_cache(self.cache).rows[self.i]
     def image(self): return Image.fromarray(open_cache(self.cache).bytes(self.i))
 
-# %% ../nbs/00_photos.ipynb #d85ca4ee
+# %% ../nbs/00_photos.ipynb #35cd7f8e
 def bundled_photos() -> list: # paths, sorted by name
     "The colour photos that scikit-image and, where it is installed, scikit-learn ship"
     where = {'skimage': ('data', 'astronaut.png chelsea.png coffee.png hubble_deep_field.jpg motorcycle_left.png rocket.jpg'),
@@ -186,10 +188,10 @@ def bundled_photos() -> list: # paths, sorted by name
     paths = [Path(roots[lib].origin).parent/sub/name for lib, (sub, names) in where.items() if roots[lib] for name in names.split()]
     return sorted((p for p in paths if p.exists()), key=lambda p: p.name)
 
-# %% ../nbs/00_photos.ipynb #28f7aca4
+# %% ../nbs/00_photos.ipynb #ef28e739
 names = {'bundled': bundled_photos} | collections
 
-# %% ../nbs/00_photos.ipynb #6e8e0e32
+# %% ../nbs/00_photos.ipynb #d1022000
 def _named(name):
     "The photos in the collection of that name"
     if name.startswith('hf:'): return hugging_face(name[3:])
@@ -197,7 +199,7 @@ def _named(name):
     found = names[name]()
     return found if hasattr(found[0], 'image') else [r for p in found for r in _in_path(p)]
 
-# %% ../nbs/00_photos.ipynb #f1d50c9a
+# %% ../nbs/00_photos.ipynb #3c1536fb
 def _in_path(path):
     "The photos in one folder, zip, cache, list or photo, or in the collection of that name"
     p = Path(path)
@@ -207,7 +209,7 @@ def _in_path(path):
     if is_photo(p): return [p]
     return [CachePhoto(str(p), i) for i in range(len(open_cache(p)))] if is_cache(p) else _in_zip(p)
 
-# %% ../nbs/00_photos.ipynb #441cf556
+# %% ../nbs/00_photos.ipynb #2d1a8d5e
 def photo_files(data, # a folder, zip, list file (.txt, .csv), photo, name such as 'bundled', or a list of any of these
                ) -> list: # paths or references for `open_photo`, always in the same order
     "The photos in `data`. Nothing is opened yet: whether each can be read shows later. Raises `ColorganError` if there is none."
@@ -216,7 +218,7 @@ def photo_files(data, # a folder, zip, list file (.txt, .csv), photo, name such 
     if not refs: raise ColorganError(f'there are no photos in {photo_name(data)}: give a folder or a zip with JPEG, PNG or other photos')
     return refs
 
-# %% ../nbs/00_photos.ipynb #d0a00cdd
+# %% ../nbs/00_photos.ipynb #86ec08bf
 def write_whole(path, # where to
                 content: bytes):
     "Writes a file beside its place and moves it there. Raises `ColorganError` if that is not possible."
@@ -226,12 +228,12 @@ def write_whole(path, # where to
         os.replace(part, path)
     except OSError as e: raise ColorganError(f'{photo_name(path)} cannot be written: {e.strerror or e}') from e
 
-# %% ../nbs/00_photos.ipynb #befa6188
+# %% ../nbs/00_photos.ipynb #939f0d49
 def cores() -> int:
     "How many cores this process may use"
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 
-# %% ../nbs/00_photos.ipynb #21a6535e
+# %% ../nbs/00_photos.ipynb #d4e6aa8b
 def _live_with(parent):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     def watch():
@@ -239,24 +241,28 @@ def _live_with(parent):
         os._exit(0)
     threading.Thread(target=watch, daemon=True).start()
 
-# %% ../nbs/00_photos.ipynb #48bc0823
+# %% ../nbs/00_photos.ipynb #c8667706
 def _with_bar(results, total):
     "The results with a progress bar, in a notebook or on a terminal; elsewhere as they are"
     if not (sys.stderr.isatty() or 'ipykernel' in sys.modules): return results
     from fastprogress import progress_bar
     return progress_bar(results, total=total, leave=False)
 
-# %% ../nbs/00_photos.ipynb #664be478
+# %% ../nbs/00_photos.ipynb #b5add85b
 def in_parallel(f, # a function at the top of a module
                 jobs: list, # its arguments
                 n=None, # how many processes; all cores if `None`
                 progress=False, # show a progress bar
                ): # yields the results in the order of `jobs`; at most a thousand of them wait to be taken
-    "`f` of each of `jobs`, computed on `n` cores"
+    "`f` of each of `jobs`, computed on `n` cores. Raises `ColorganError` if one of the processes is killed."
     n = min(n or cores(), len(jobs) // 16 + 1)
     def results():
         forks = sys.platform.startswith('linux')
-        with multiprocessing.get_context('fork').Pool(n, _live_with, (os.getpid(),)) if forks else ThreadPool(n) as pool:
-            for i in range(0, len(jobs), 1024): yield from pool.imap(f, jobs[i:i + 1024], 8)
+        pool = ProcessPoolExecutor(n, get_context('fork'), _live_with, (os.getpid(),)) if forks else ThreadPoolExecutor(n)
+        try:
+            for i in range(0, len(jobs), 1024): yield from pool.map(f, jobs[i:i + 1024], chunksize=8)
+        except BrokenExecutor as e:
+            raise ColorganError('a worker process was killed, probably because the memory ran out: choose smaller photos, or close other programs') from e
+        finally: pool.shutdown(cancel_futures=True)
     results = results() if n > 1 else map(f, jobs)
     return _with_bar(results, len(jobs)) if progress else results

@@ -1,0 +1,248 @@
+"""Whatever lies in a folder of photos: nothing crashes, hangs, or is counted as a photo when it is none; and a cache survives being killed."""
+import io
+import os
+import random
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zipfile
+import zlib
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from colorgan.cache import make_cache
+from colorgan.lab import ColorganError
+from colorgan.photos import open_cache, open_photo, photo_files
+from colorgan.screen import Screening
+
+formats = {'JPEG': '.jpg', 'PNG': '.png', 'WEBP': '.webp', 'GIF': '.gif', 'TIFF': '.tif', 'BMP': '.bmp'}
+
+
+@contextmanager
+def at_most(seconds):
+    def late(*args): raise TimeoutError(f'not done in {seconds} seconds')
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try: yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def photo(rng, fmt='JPEG', side=48):
+    a = np.random.default_rng(rng.getrandbits(32)).integers(0, 255, (6, 6, 3), dtype=np.uint8)
+    Image.fromarray(a).resize((side, side), Image.BICUBIC).save(out := io.BytesIO(), fmt)
+    return out.getvalue()
+
+
+def png_chunk(kind, data): return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+
+
+def bomb(rng):
+    side = rng.choice([12_000, 30_000, 60_000, 2**31 - 1])
+    rows = zlib.compress(bytes(min(side // 8 * 40, 40_000_000)), 9)
+    return b'\x89PNG\r\n\x1a\n' + png_chunk(b'IHDR', struct.pack('>IIBBBBB', side, side, 1, 0, 0, 0, 0)) + png_chunk(b'IDAT', rows) + png_chunk(b'IEND', b'')
+
+
+def flipped(rng):
+    fmt = rng.choice(list(formats))
+    b = bytearray(photo(rng, fmt))
+    for _ in range(rng.choice([1, 5, 50])): b[rng.randrange(len(b))] ^= 1 << rng.randrange(8)
+    return f'flipped{formats[fmt]}', bytes(b)
+
+
+def truncated(rng):
+    fmt = rng.choice(['JPEG', 'PNG', 'WEBP', 'BMP'])
+    b = photo(rng, fmt)
+    return f'cut{formats[fmt]}', b[:rng.randrange(len(b) * 3 // 4)]
+
+
+def pretending(rng):
+    text = rng.choice([b'', b'\0' * 100, b'<html>', b'PK\3\4', b'GIF89a', b'\xff\xd8\xff\xe0', b'\x89PNG\r\n\x1a\n', b'RIFF\0\0\0\0WEBP', b'II*\0', b'BM', b'%!PS-Adobe'])
+    return f'text{rng.choice([".jpg", ".JPEG", ".png", ".TIF", ".webp", ".gif"])}', text + rng.randbytes(rng.choice([0, 3, 300]))
+
+
+def bombed(rng): return 'bomb.png', bomb(rng)
+
+
+kinds = {'flipped': flipped, 'truncated': truncated, 'pretending': pretending, 'bombed': bombed}
+never_a_photo = {'truncated', 'pretending', 'bombed'}
+
+
+def in_zip(rng, folder, name, content):
+    "The file in a zip, which is sound, or lies about a checksum, or is cut off, or has evil names in it as well"
+    path, how = folder/'photos.zip', rng.choice(['sound', 'crc', 'cut', 'evil'])
+    with zipfile.ZipFile(path, 'w') as z:
+        z.writestr(f'a/{name}', content)
+        z.writestr('a/good.jpg', good := photo(rng))
+        if how == 'evil':
+            for n in '../../up.jpg', '/root.jpg', 'C:\\x.jpg', 'a/../../b.jpg', 'dir.jpg/': z.writestr(n, good if n[-1] != '/' else b'')
+    b = bytearray(path.read_bytes())
+    if how == 'crc' and good in b: b[b.index(good) + len(good) // 2] ^= 255
+    path.write_bytes(b[:len(b) - 30] if how == 'cut' else b)
+    return path, {'sound': 1, 'evil': 1, 'crc': 0, 'cut': None}[how]
+
+
+def in_folder(rng, folder, name, content):
+    "The file in a folder, under a name in some script, among links and things that are no files"
+    deep = folder/rng.choice(['a', 'ä ö', '日本語', 'עברית', 'с пробелом', 'new\nline', '🙂', 'x' * 200])
+    deep.mkdir()
+    (deep/f'{rng.choice(["", "фото", "写真 ", "%s"])}{name}').write_bytes(content)
+    (deep/'good.jpg').write_bytes(photo(rng))
+    if rng.random() < .5: (deep/'loop').symlink_to(folder, target_is_directory=True)
+    if rng.random() < .5: (deep/'nowhere.jpg').symlink_to('nowhere')
+    if rng.random() < .5: (deep/'itself.jpg').symlink_to('itself.jpg')
+    if rng.random() < .5: os.mkfifo(deep/'pipe.jpg')
+    if rng.random() < .5: (deep/'folder.jpg').mkdir()
+    if rng.random() < .3: (deep/os.fsdecode(b'caf\xe9.txt')).write_bytes(b'')
+    if rng.random() < .3:
+        (deep/'secret').mkdir(mode=0)
+    return folder, 1
+
+
+def check(seed, folder):
+    rng = random.Random(seed)
+    kind = rng.choice(list(kinds))
+    name, content = kinds[kind](rng)
+    source, n_good = rng.choice([in_zip, in_folder])(rng, folder, name, content)
+    try: refs = photo_files(source)
+    except ColorganError as e:
+        assert n_good is None and 'zip' in str(e), str(e)
+        return
+    assert len(refs) == 2
+    readable = []
+    for r in refs:
+        try: im = open_photo(r)
+        except ColorganError as e: assert len(str(e)) < 500 or 'x' * 200 in str(e)
+        else:
+            assert im.mode == 'RGB' and min(im.size) > 0
+            readable.append(r)
+    bad = [r for r in refs if str(r).endswith(name)]
+    assert not (kind in never_a_photo and set(bad) & set(readable)), f'{kind} {name} was taken for a photo'
+    assert len([r for r in refs if str(r).endswith('good.jpg') and r in readable]) == n_good
+    s = Screening(source, colour=0, smallest=1, aspect=1e9)
+    assert s.counts()['left_out'].get('cannot be read', 0) == len(refs) - len(readable)
+    if readable:
+        cache = open_cache(make_cache(source, folder/'c.cache', size=16, say=lambda text: None))
+        assert (len(cache), len(cache.names['skipped'])) == (len(readable), len(refs) - len(readable))
+    else:
+        with pytest.raises(ColorganError, match='can be read'): make_cache(source, folder/'c.cache', size=16, say=lambda text: None)
+        assert not list(folder.glob('c.cache*'))
+
+
+@pytest.mark.parametrize('seed', range(60))
+def test_malformed(seed, tmp_path):
+    with at_most(20): check(seed, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('start', range(60, 660, 100))
+def test_malformed_many(start, tmp_path):
+    for seed in range(start, start + 100):
+        (tmp_path/str(seed)).mkdir()
+        with at_most(30): check(seed, tmp_path/str(seed))
+
+
+def test_a_zip_that_unfolds_to_gigabytes(tmp_path):
+    with zipfile.ZipFile(tmp_path/'z.zip', 'w', zipfile.ZIP_DEFLATED) as z: z.writestr('a.jpg', bytes(210_000_000))
+    with at_most(20), pytest.raises(ColorganError, match='unfolds'): open_photo(photo_files(tmp_path/'z.zip')[0])
+
+
+@pytest.mark.parametrize('text', ['', 'path\n', 'path\nmissing.jpg\n', '\0\0\0', 'a,b\n"unclosed', 'x.jpg\n' * 3])
+def test_lists(text, tmp_path):
+    (tmp_path/'list.csv').write_text(text)
+    try: refs = photo_files(tmp_path/'list.csv')
+    except ColorganError as e: assert 'photos' in str(e)
+    else:
+        for r in refs:
+            with pytest.raises(ColorganError): open_photo(r)
+
+
+def test_loaders_skip_and_count(tmp_path):
+    from colorgan.data import get_dls
+    rng = random.Random(0)
+    for i in range(20): (tmp_path/f'{i:02}.jpg').write_bytes(photo(rng))
+    for i in range(8): (tmp_path/f'{i:02}x.jpg').write_bytes(photo(rng)[:300])
+    for workers in 0, 2:
+        dls = get_dls(tmp_path, size=32, bs=4, valid=.25, num_workers=workers, device='cpu')
+        assert [len(x) for x, _ in dls.train] == [4] * 5
+        assert sum(len(x) for x, _ in dls.valid) == 7
+        assert {Path(s).name for s in dls.skipped} == {f'{i:02}x.jpg' for i in range(8)}
+
+
+maker = """import sys
+from colorgan.cache import make_cache
+make_cache(sys.argv[1], sys.argv[2], size=64, workers=2, say=lambda text: None)"""
+
+
+def photos_in(folder, n):
+    rng = random.Random(1)
+    folder.mkdir()
+    for i in range(n): (folder/f'{i:04}.jpg').write_bytes(photo(rng, side=200) if i % 7 else b'no photo')
+    return folder
+
+
+def killed_and_finished(source, out, rng, whole):
+    "Starts the maker, kills it at a random size, until it was let through; returns how often it was killed"
+    kills = 0
+    while not out.exists():
+        p = subprocess.Popen([sys.executable, '-c', maker, source, out])
+        stop = rng.randrange(whole) if kills < 4 else 2 * whole
+        part = out.with_name(f'{out.name}.part')
+        while p.poll() is None and not (part.exists() and part.stat().st_size > stop): time.sleep(.002)
+        if p.poll() is None: kills += 1
+        p.kill()
+        p.wait()
+    return kills
+
+
+def kill_often(tmp_path, n, times):
+    source = photos_in(tmp_path/'photos', n)
+    whole = make_cache(source, tmp_path/'whole.cache', size=64, say=lambda text: None).read_bytes()
+    rng, kills = random.Random(2), 0
+    for i in range(times):
+        kills += killed_and_finished(source, tmp_path/f'{i}.cache', rng, len(whole))
+        assert (tmp_path/f'{i}.cache').read_bytes() == whole
+        assert sorted(p.name for p in tmp_path.glob(f'{i}.cache*')) == [f'{i}.cache']
+    assert kills >= times
+
+
+def test_cache_survives_kills(tmp_path): kill_often(tmp_path, 300, 2)
+
+
+@pytest.mark.slow
+def test_cache_survives_many_kills(tmp_path): kill_often(tmp_path, 1500, 15)
+
+
+def test_cache_when_the_disk_is_full(tmp_path):
+    source = photos_in(tmp_path/'photos', 60)
+    limited = f"""import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+try:
+    {maker.replace(chr(10), chr(10) + '    ')}
+except Exception as e: print(type(e).__name__, e)"""
+    done = subprocess.run([sys.executable, '-c', limited, source, tmp_path/'c.cache'], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith('ColorganError') and 'cannot be written' in done.stdout, done.stdout + done.stderr
+    assert not list(tmp_path.glob('c.cache*'))
+
+
+def test_workers_go_when_their_parent_is_killed(tmp_path):
+    source = photos_in(tmp_path/'photos', 1500)
+    p = subprocess.Popen([sys.executable, '-c', maker, source, tmp_path/'c.cache'])
+    part = tmp_path/'c.cache.part'
+    while not (part.exists() and part.stat().st_size > 5000): time.sleep(.005)
+    p.kill()
+    p.wait()
+    until = time.time() + 20
+    def left(): return [d for d in Path('/proc').glob('[0-9]*') if (c := read(d/'cmdline')) and str(source).encode() in c]
+    def read(f):
+        try: return f.read_bytes()
+        except OSError: return b''
+    while left() and time.time() < until: time.sleep(.2)
+    assert not left()
