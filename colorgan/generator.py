@@ -20,7 +20,7 @@ from .color import get_space, rgb_to_lab
 from .encoder import AsImageNet, even_convs, timm_net, torchvision_net
 from .lab import AB_HALF, ColorganError
 
-# %% ../nbs/02_generator.ipynb #7da8615a
+# %% ../nbs/02_generator.ipynb #cc542d00
 class Generator(nn.Module):
     "A network that paints, joined with what it saw: `x` of shape `(n, 1, h, w)` becomes a prediction of the shape of `y`"
     def __init__(self,
@@ -30,7 +30,9 @@ class Generator(nn.Module):
         self.net, self.space = net, get_space(space)
 
     @property
-    def stride(self): return getattr(self.net, 'stride', 1)
+    def stride(self):
+        "The sides of what it is shown must be multiples of this: the `multiple` of its network"
+        return getattr(self.net, 'multiple', 1)
 
     def check(self, x):
         "Raise `ColorganError` unless `x` is a batch of one channel whose sides are multiples of `stride`"
@@ -46,7 +48,7 @@ class Generator(nn.Module):
 # %% ../nbs/02_generator.ipynb #08fa8de7
 class PretrainedUnet(nn.Module):
     "fastai's `DynamicUnet` on an ImageNet encoder that sees a grey photo as it saw the colour ones"
-    stride = 32
+    multiple = 32
     def __init__(self,
                  body, # the convolutions of a classifier
                  n_out=2, # channels to paint
@@ -71,18 +73,18 @@ def resnet18_unet(n_out=2, # channels to paint
     body = create_body(torchvision_net('resnet18', pretrained), n_in=3, pretrained=bool(pretrained), cut=-2)
     return PretrainedUnet(body, n_out, max(size, 32))
 
-# %% ../nbs/02_generator.ipynb #3ac07308
+# %% ../nbs/02_generator.ipynb #8f227c05
 def norm_layer(norm, # 'batch', 'instance' or None
                n): # channels
     "The normalisation of that name; raises `ColorganError` with the names there are"
-    norms = {'batch': nn.BatchNorm2d, 'instance': nn.InstanceNorm2d, None: nn.Identity, 'none': nn.Identity}
-    if norm not in norms: raise ColorganError(f"unknown norm {norm!r}: choose 'batch', 'instance' or None")
+    norms = {'batch': nn.BatchNorm2d, 'instance': nn.InstanceNorm2d, None: nn.Identity}
+    if norm not in norms: raise ColorganError(f"there is no norm {norm!r}: choose 'batch', 'instance' or None")
     return norms[norm](n)
 
-# %% ../nbs/02_generator.ipynb #aee694d7
+# %% ../nbs/02_generator.ipynb #749f7740
 def init_normal(net, # a network, changed in place
                 std=.02):
-    "Convolutions N(0, std), norms N(1, std), biases 0: how pix2pix and DCGAN begin. Returns `net`."
+    "Convolutions N(0, std), norms N(1, std), biases 0: how DCGAN and pix2pix begin. Returns `net`."
     for m in net.modules():
         if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)): nn.init.normal_(m.weight, 0., std)
         elif isinstance(m, nn.BatchNorm2d): nn.init.normal_(m.weight, 1., std)
@@ -90,23 +92,25 @@ def init_normal(net, # a network, changed in place
         if m.bias is not None: nn.init.zeros_(m.bias)
     return net
 
-# %% ../nbs/02_generator.ipynb #aa60a9cf
+# %% ../nbs/02_generator.ipynb #1eccfd4c
 def _down(ni, no, norm, first, last):
+    "Half the sides; the outermost begins without activation, and neither it nor the innermost is normalised"
     act = [] if first else [nn.LeakyReLU(.2)]
     after = [] if first or last else [norm_layer(norm, no)]
     return nn.Sequential(*act, nn.Conv2d(ni, no, 4, 2, 1, bias=first or last or norm != 'batch'), *after)
 
 def _up(ni, no, norm, dropout):
+    "Twice the sides"
     return nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(ni, no, 4, 2, 1, bias=norm != 'batch'), norm_layer(norm, no), nn.Dropout(dropout))
 
-# %% ../nbs/02_generator.ipynb #11ba3667
+# %% ../nbs/02_generator.ipynb #91a48884
 class Pix2PixUnet(nn.Module):
-    "The U-Net of pix2pix (arXiv:1611.07004): as many halvings as fit, each with a skip to its way back; tanh at the end"
+    "The U-Net of pix2pix: `n_down` halvings, each with a skip to its way back, and a tanh"
     encoder = None
     def __init__(self, n_out, norm, dropout, n_down, base):
         super().__init__()
         c = [min(base * 2**i, base * 8) for i in range(n_down)]
-        self.stride = 2**n_down
+        self.multiple = 2**n_down
         self.downs = nn.ModuleList(_down(ni, no, norm, i == 0, i == n_down-1) for i, (ni, no) in enumerate(zip([1, *c], c)))
         ins = [c[-1], *(2 * o for o in c[-2:0:-1])]
         self.ups = nn.ModuleList(_up(ni, no, norm, dropout if 0 < i < 4 else 0.) for i, (ni, no) in enumerate(zip(ins, c[-2::-1])))
@@ -118,14 +122,14 @@ class Pix2PixUnet(nn.Module):
         for up in self.ups: x = torch.cat([up(x), skips.pop()], 1)
         return self.last(x)
 
-# %% ../nbs/02_generator.ipynb #8f227c05
+# %% ../nbs/02_generator.ipynb #f913fd49
 def pix2pix_unet(n_out=2, # channels to paint
                  norm='batch', # 'batch', 'instance' or None
                  dropout=.5, # in the three ups after the innermost; the only noise pix2pix has
                  size=256, # side of the photos: halved eight times, or as often as it goes
                  base=64): # channels after the first halving
-    "The pix2pix U-Net: `(n, 1, h, w)` to `(n, n_out, h, w)` in [-1, 1]; sides must be multiples of `stride`, 256 at size 256"
-    n_down = min(8, int(math.log2(size)))
+    "The pix2pix U-Net: `(n, 1, h, w)` to `(n, n_out, h, w)` in [-1, 1]; sides must be multiples of 2 to the number of halvings, 256 at size 256"
+    n_down = min(8, int(math.log2(max(size, 1))))
     if n_down < 2: raise ColorganError(f'the pix2pix U-Net needs photos of at least 4×4, got size {size}')
     return init_normal(Pix2PixUnet(n_out, norm, dropout, n_down, base))
 
@@ -166,7 +170,7 @@ def ab_bins(step=10): # side of a bin, in units of a and b
     ab = rgb_to_lab(torch.cartesian_prod(v, v, v).T[:, None])[1:, 0]
     return (ab / step).round().T.unique(dim=0) * step / AB_HALF
 
-# %% ../nbs/02_generator.ipynb #0219df80
+# %% ../nbs/02_generator.ipynb #0ed25f38
 class AnnealedMean(nn.Module):
     "Scores of the bins, `(n, bins, h, w)`, to the mean colour after sharpening, `(n, 2, h, w)` (Zhang et al. 2016, arXiv:1603.08511)"
     def __init__(self, bins, # centres, `(bins, 2)`
@@ -176,14 +180,14 @@ class AnnealedMean(nn.Module):
         self.register_buffer('bins', bins, persistent=False)
     def forward(self, logits): return torch.einsum('nkhw,kc->nchw', (logits / self.T).softmax(1), self.bins)
     def nearest(self, ab):
-        "Index of the bin of each colour: `(n, 2, h, w)` in network range to `(n, h, w)`, the target of a cross entropy on the logits"
+        "Index of the bin of each colour: `(n, 2, h, w)` in network range to `(n, h, w)`, the target of a cross entropy on the scores"
         n, _, h, w = ab.shape
         return torch.cdist(ab.flatten(2).transpose(1, 2), self.bins[None]).argmin(-1).view(n, h, w)
 
 # %% ../nbs/02_generator.ipynb #0cc67f3e
 class LightNet(nn.Module):
     "A pretrained encoder, a small decoder that stops at stride `chroma`, and chroma enlarged from there"
-    stride = 32
+    multiple = 32
     def __init__(self, encoder, widths, chroma, norm, head):
         super().__init__()
         skips, cfg = encoder.feature_info.channels(), encoder.pretrained_cfg
@@ -215,11 +219,11 @@ def light_net(n_out=2, # a and b: the light generator paints nothing else
               chroma=4, # stride at which a and b are painted: 2 or 4
               pretrained=True, # True: ImageNet weights if they can be had; False: random; or a file of weights
               norm='batch', # of the decoder: 'batch', 'instance' or None
-              head='ab'): # 'ab' paints colours; 'bins' weighs those of `ab_bins`
+              head='ab'): # 'ab' paints colours; 'bins' scores those of `ab_bins`
     "The light generator: `(n, 1, h, w)` to `(n, 2, h, w)`; sides must be multiples of 32"
     if n_out != 2: raise ColorganError('the light generator paints a and b below full resolution: it needs the space lab')
     if chroma not in (2, 4): raise ColorganError(f'chroma can be painted at stride 2 or 4, not {chroma}')
-    if head not in ('ab', 'bins'): raise ColorganError(f"unknown head {head!r}: choose 'ab' or 'bins'")
+    if head not in ('ab', 'bins'): raise ColorganError(f"there is no head {head!r}: choose 'ab' or 'bins'")
     widths = [8 * max(1, round(w * width / 8)) for w in (224, 144, 96, 64, 32)]
     body = timm_net(encoder, pretrained, features_only=True)
     return LightNet(even_convs(body), widths[:4 if chroma == 4 else 5], chroma, norm, head)
@@ -233,7 +237,7 @@ def call_builder(builders, # functions by name
                  kw, # its arguments
                  **more): # further ones, given to it if it takes them
     "What the builder `name` makes; raises `ColorganError` with the known names or arguments"
-    if name not in builders: raise ColorganError(f"unknown network {name!r}: choose one of {', '.join(builders)}")
+    if name not in builders: raise ColorganError(f"there is no network {name!r}: choose one of {', '.join(builders)}")
     takes = inspect.signature(builders[name]).parameters
     for k in kw:
         if k not in takes: raise ColorganError(f"{name} takes no {k!r}: it takes {', '.join(takes)}")
