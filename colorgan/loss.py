@@ -8,18 +8,18 @@ Docs: https://colorgan.github.io/colorgan/loss.html.md"""
 __all__ = ['pixel_distances', 'rarity', 'PixelLoss', 'pixel_loss', 'BinLoss', 'PerceptualLoss', 'ColourLoss', 'AdvLoss',
            'adv_loss', 'gradient_penalty']
 
-# %% ../nbs/04_loss.ipynb #ab906c74
+# %% ../nbs/04_loss.ipynb #c5f07111
 import torch
 import torch.nn.functional as F
 from .color import get_space
 from .generator import timm_net
 from .lab import ColorganError
 
-# %% ../nbs/04_loss.ipynb #2bec3e35
+# %% ../nbs/04_loss.ipynb #bc4789f4
 pixel_distances = {'l1': lambda p, y: (p - y).abs(), 'mse': lambda p, y: (p - y) ** 2,
                    'huber': lambda p, y: F.huber_loss(p, y, reduction='none', delta=.1)}
 
-# %% ../nbs/04_loss.ipynb #883de411
+# %% ../nbs/04_loss.ipynb #00fa460c
 def rarity(ab, # true ab in real units, shape `(n, 2, h, w)`
            power, # 0: all weights are 1; 1: they are inverse to the (smoothed) frequency
            bins=20, # bins along each axis of the ab plane
@@ -32,7 +32,7 @@ def rarity(ab, # true ab in real units, shape `(n, 2, h, w)`
     w = ((1 - smooth) * n / i.numel() + smooth / bins**2) ** -power
     return (w / (w * n).sum() * i.numel())[i].view(len(ab), 1, *ab.shape[2:])
 
-# %% ../nbs/04_loss.ipynb #66bd9018
+# %% ../nbs/04_loss.ipynb #d8088283
 class PixelLoss:
     "Mean distance between the painted channels of a prediction and of the truth"
     def __init__(self, name='l1', # 'l1', 'mse' or 'huber'
@@ -46,7 +46,7 @@ class PixelLoss:
         if self.rare: d = d * rarity(self.space.ab(y), self.rare)
         return d.mean() if (reduction or self.reduction) == 'mean' else d.flatten(1).mean(1)
 
-# %% ../nbs/04_loss.ipynb #06f1dc96
+# %% ../nbs/04_loss.ipynb #f2546edd
 def pixel_loss(name='l1', # 'l1', 'mse' or 'huber'
                space='lab', # name of the space, or the space
                rare=0., # 0 counts all colours alike, 1 inverse to their frequency
@@ -54,7 +54,7 @@ def pixel_loss(name='l1', # 'l1', 'mse' or 'huber'
     "The pixel loss of that name; raises `ColorganError` with the names there are"
     return PixelLoss(name, space, rare)
 
-# %% ../nbs/04_loss.ipynb #4494ab4d
+# %% ../nbs/04_loss.ipynb #e869b769
 class BinLoss:
     "Cross entropy of the scores that a generator with `head='bins'` gives, at the resolution where it gives them (after arXiv:1603.08511)"
     def __init__(self, gen, # the generator
@@ -70,13 +70,15 @@ class BinLoss:
         if self.rare: d = d * rarity(self.space.ab(small), self.rare)[:, 0]
         return d.mean() if reduction == 'mean' else d.flatten(1).mean(1)
 
-# %% ../nbs/04_loss.ipynb #3b10f913
+# %% ../nbs/04_loss.ipynb #4f52d0ff
 class PerceptualLoss:
     "Distance of the features of two photos in an ImageNet encoder"
     def __init__(self, space='lab', # name of the space, or the space
                  name='tf_efficientnet_lite0', # a network of timm
                  pretrained=True): # False: random weights
-        self.space, self.net = get_space(space), timm_net(name, pretrained, features_only=True).eval().requires_grad_(False)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.space, self.net = get_space(space), timm_net(name, pretrained, features_only=True).eval().requires_grad_(False)
         cfg = self.net.pretrained_cfg
         self.mean, self.std = (torch.tensor(cfg[k]).view(3, 1, 1) for k in ('mean', 'std'))
     def features(self, x, t):
@@ -89,7 +91,7 @@ class PerceptualLoss:
         with torch.no_grad(): true = self.features(x, y)
         return sum((p - t).square().sum(1).mean() for p, t in zip(self.features(x, pred), true)) / len(true)
 
-# %% ../nbs/04_loss.ipynb #4bbb45c7
+# %% ../nbs/04_loss.ipynb #a49cc156
 class ColourLoss:
     "What a generator pays for wrong colours, as its recipe says: pixel loss and, if weighted, perceptual distance"
     def __init__(self, recipe, # a `Recipe`
@@ -102,11 +104,11 @@ class ColourLoss:
         d = self.pixel(pred, y, reduction or self.reduction)
         return d + self.weight * self.perceptual(pred, y) if self.perceptual else d
 
-# %% ../nbs/04_loss.ipynb #fe27cfa7
+# %% ../nbs/04_loss.ipynb #312b324d
 def _bce(logits, target): return F.binary_cross_entropy_with_logits(logits.float(), torch.full_like(logits, target, dtype=torch.float))
 def _square(logits, target): return ((logits.float() - target) ** 2).mean()
 
-# %% ../nbs/04_loss.ipynb #a76b5635
+# %% ../nbs/04_loss.ipynb #893168fd
 class AdvLoss:
     "What critic and generator play for, from the critic's logits of any shape"
     def __init__(self, name='vanilla', # 'vanilla', 'lsgan', 'hinge' or 'wgan-gp'
@@ -125,14 +127,14 @@ class AdvLoss:
         if self.name == 'hinge': return (F.relu(self.true - real).mean() + F.relu(1 + fake).mean()) / 2
         return fake.mean() - real.mean()
 
-# %% ../nbs/04_loss.ipynb #a6a1ecc4
+# %% ../nbs/04_loss.ipynb #7fdf323b
 def adv_loss(name='vanilla', # 'vanilla', 'lsgan', 'hinge' or 'wgan-gp'
              label_smoothing=0., # the critic is told 1 minus this for true photos
             ) -> AdvLoss: # with `.gen(fake)` and `.critic(real, fake)`
     "The adversarial loss of that name; raises `ColorganError` with the names there are"
     return AdvLoss(name, label_smoothing)
 
-# %% ../nbs/04_loss.ipynb #7cf86c66
+# %% ../nbs/04_loss.ipynb #900d33fe
 def gradient_penalty(critic, # module from `(n, c, h, w)` to logits
                      real, # true photos, network range
                      fake, # painted photos, same shape; no gradient flows back through them

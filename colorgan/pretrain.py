@@ -8,7 +8,7 @@ Docs: https://colorgan.github.io/colorgan/pretrain.html.md"""
 __all__ = ['Adam', 'adam', 'EMA', 'DeviceLoss', 'QuietRecorder', 'QuietProgress', 'ab_error', 'Sizes', 'resized', 'Old',
            'make_learner', 'pretrain_learner']
 
-# %% ../nbs/08_pretrain.ipynb #e724885e
+# %% ../nbs/08_pretrain.ipynb #ab744143
 import fastai.callback.fp16, fastai.callback.schedule, time
 import numpy as np, torch, torch.nn.functional as F
 from functools import partial
@@ -29,7 +29,7 @@ from .metrics import DeviceMean, ab_distance
 from .old import encode_old
 from .recipes import get_recipe
 
-# %% ../nbs/08_pretrain.ipynb #45df6cb7
+# %% ../nbs/08_pretrain.ipynb #bfd46468
 class Adam(Optimizer):
     "Adam (or AdamW) whose step is torch's fused kernel, with fastai's parameter groups"
     def __init__(self, params, # parameters, or a list of groups of them
@@ -57,13 +57,13 @@ class Adam(Optimizer):
         self.fn(ps, [p.grad for p in ps], avg, sqr, [], step, fused=ps[0].device.type in ('cuda', 'cpu'), amsgrad=False, beta1=h['mom'], beta2=h['sqr_mom'],
                 lr=float(h['lr']), weight_decay=wd, eps=h['eps'], maximize=False)
 
-# %% ../nbs/08_pretrain.ipynb #5ed29e58
+# %% ../nbs/08_pretrain.ipynb #ca105a21
 def adam(recipe, # a `Recipe`
          betas): # the momenta, as the recipe gives them for a stage
     "The optimizer function of a recipe, for a `Learner`"
     return partial(Adam, mom=betas[0], sqr_mom=betas[1], wd=recipe.wd, decouple_wd=recipe.opt == 'adamw')
 
-# %% ../nbs/08_pretrain.ipynb #24302232
+# %% ../nbs/08_pretrain.ipynb #60e08d15
 class EMA(Callback):
     "Keep a running average of the generator: validation uses it, and after `fit` the generator holds it"
     order, swapped = 68, False
@@ -92,7 +92,7 @@ class EMA(Callback):
         if not self.swapped: self.swap()
         self.average, self.live, self.swapped = None, None, False
 
-# %% ../nbs/08_pretrain.ipynb #cab3e5ff
+# %% ../nbs/08_pretrain.ipynb #f1b6301e
 class DeviceLoss(AvgSmoothLoss):
     "The smoothed training loss, kept on the device"
     def reset(self): self.count, self.val = 0, torch.tensor(0.)
@@ -100,7 +100,7 @@ class DeviceLoss(AvgSmoothLoss):
         self.count += 1
         self.val = torch.lerp(learn.loss.detach().float(), self.val.to(learn.loss.device), self.beta)
 
-# %% ../nbs/08_pretrain.ipynb #56a870cd
+# %% ../nbs/08_pretrain.ipynb #226d2c94
 class QuietRecorder(Recorder):
     "fastai's recorder, fetching the losses once an epoch"
     name = 'recorder'
@@ -111,10 +111,14 @@ class QuietRecorder(Recorder):
         super().after_epoch()
         self.losses = [float(l) for l in self.losses]
 
-# %% ../nbs/08_pretrain.ipynb #fb61d332
+# %% ../nbs/08_pretrain.ipynb #1929db83
 class QuietProgress(ProgressCallback):
     "fastai's progress bar, with photos a second, fetching the loss twice a second"
     name = 'progress'
+    def before_epoch(self):
+        if not getattr(self, 'mbar', False): return
+        if self.mbar.main_bar.last_v is None: self.mbar.update(0)
+        self.mbar.update(self.epoch)
     def _launch_pbar(self):
         super()._launch_pbar()
         self.seen, self.began, self.shown = 0, time.perf_counter(), 0.
@@ -125,13 +129,13 @@ class QuietProgress(ProgressCallback):
         if self.training: self.pbar.comment = f'{self.seen / (now - self.began):.0f} photos/s, loss {float(self.recorder.smooth_loss.value):.4f}'
         self.pbar.update(self.iter + 1)
 
-# %% ../nbs/08_pretrain.ipynb #e43d7473
+# %% ../nbs/08_pretrain.ipynb #2f3ee6be
 def ab_error(space): # name of the space, or the space
     "The validation figure, as a metric: mean Euclidean distance in the ab plane, real units"
     s = get_space(space)
     return DeviceMean(lambda learn: ab_distance(s.ab(learn.pred), s.ab(learn.y)), 'ab_error')
 
-# %% ../nbs/08_pretrain.ipynb #0a0c68f8
+# %% ../nbs/08_pretrain.ipynb #33932e6d
 class Sizes(Callback):
     "Make training batches smaller, to sides from `sizes`"
     order, run_valid = 5, False
@@ -147,7 +151,7 @@ class Sizes(Callback):
         s = self.side()
         self.learn.xb, self.learn.yb = (tuple(resized(t, s) for t in b) for b in (self.xb, self.yb))
 
-# %% ../nbs/08_pretrain.ipynb #a4eddff5
+# %% ../nbs/08_pretrain.ipynb #8a8f904c
 def resized(t, # photos of shape `(n, c, h, w)`
             side): # of the square photos wanted
     "The photos made smaller by averaging, of the same type; those of that size already are returned as they are"
@@ -155,7 +159,7 @@ def resized(t, # photos of shape `(n, c, h, w)`
     mode = dict(mode='area') if t.shape[-1] % side == 0 else dict(mode='bilinear', antialias=True)
     return F.interpolate(t.as_subclass(torch.Tensor), (side, side), **mode).as_subclass(type(t))
 
-# %% ../nbs/08_pretrain.ipynb #2f429810
+# %% ../nbs/08_pretrain.ipynb #39888dcf
 class Old(Callback):
     "Show a share of the training photos as if they were old"
     order, run_valid = 6, False
@@ -168,7 +172,7 @@ class Old(Callback):
         x, y = encode_old(self.space, self.space.decode(y[:, :1], y), self.part, dice)
         self.learn.xb, self.learn.yb = (x,), (y,)
 
-# %% ../nbs/08_pretrain.ipynb #c6de09a3
+# %% ../nbs/08_pretrain.ipynb #8be4e50b
 def make_learner(dls, # fastai `DataLoaders` of (x, y) in network range
                  model, # what is trained; its `forward(x)` is the prediction
                  loss, # loss of prediction and y
@@ -185,7 +189,7 @@ def make_learner(dls, # fastai `DataLoaders` of (x, y) in network range
     learn = Learner(dls, model, loss_func=loss, **kwargs).remove_cbs([Recorder, ProgressCallback])
     return learn.add_cbs(cbs)
 
-# %% ../nbs/08_pretrain.ipynb #69f97fb5
+# %% ../nbs/08_pretrain.ipynb #a8273445
 def pretrain_learner(dls, # `DataLoaders` of `get_dls`, in the recipe's space
                      recipe='resnet18-two-stage', # a `Recipe` or the name of one
                      gen=None, # the generator; None: a new one, with an ImageNet encoder where there is one
