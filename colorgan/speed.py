@@ -7,7 +7,7 @@ Docs: https://colorgan.github.io/colorgan/speed.html.md"""
 # %% auto #0
 __all__ = ['TutorialData', 'cut_photos', 'rate', 'threads', 'bench_data']
 
-# %% ../nbs/01_speed.ipynb #a1249c94
+# %% ../nbs/01_speed.ipynb #8c674543
 import json, tempfile, time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ from .crops import crop_box
 from .data import CachedPhotos, PhotoDL, Photos, ToSpace
 from .photos import cores, open_photo, photo_files, write_whole
 
-# %% ../nbs/01_speed.ipynb #a6740d7c
+# %% ../nbs/01_speed.ipynb #71e4183e
 class TutorialData(Dataset):
     "Photos as the tutorial loads them"
     def __init__(self, refs, size):
@@ -35,7 +35,7 @@ class TutorialData(Dataset):
         lab = self.tensor(rgb2lab(np.array(self.resize(im.convert('RGB')))).astype('float32'))
         return {'L': lab[[0]] / 50 - 1, 'ab': lab[[1, 2]] / 110}
 
-# %% ../nbs/01_speed.ipynb #115eb3a5
+# %% ../nbs/01_speed.ipynb #5a1cca9d
 def cut_photos(folder, n, size, seed=0):
     "Writes `n` JPEGs of `size` pixels into `folder`, cut from the bundled photos"
     photos, dice = [open_photo(p) for p in photo_files('bundled')], np.random.default_rng(seed).random((n, 5))
@@ -44,7 +44,7 @@ def cut_photos(folder, n, size, seed=0):
         x, y, w, h = crop_box(*im.size, u)
         im.resize((size, size), Image.BICUBIC, (x, y, x + w, y + h)).save(Path(folder)/f'{i:05}.jpg', quality=90)
 
-# %% ../nbs/01_speed.ipynb #c0fcb8b8
+# %% ../nbs/01_speed.ipynb #2264046b
 def rate(batches, # function without arguments that returns an iterable of batches
          n, # photos in a pass
          seconds=3., # at least this long, and at least two passes
@@ -59,7 +59,7 @@ def rate(batches, # function without arguments that returns an iterable of batch
         until = until or now + seconds
     return best
 
-# %% ../nbs/01_speed.ipynb #ebc333b6
+# %% ../nbs/01_speed.ipynb #7eeda930
 @contextmanager
 def threads(n):
     "torch uses `n` threads within"
@@ -68,7 +68,7 @@ def threads(n):
     try: yield
     finally: torch.set_num_threads(before)
 
-# %% ../nbs/01_speed.ipynb #1f82367a
+# %% ../nbs/01_speed.ipynb #b5cd07ff
 def _bytes(photos, bs, n):
     "Passes of bytes by `n` workers: processes for files, threads for a cache"
     if isinstance(photos, Photos): return lambda: PhotoDL(photos, bs=bs, shuffle=True, drop_last=True, num_workers=n if n > 1 else 0)
@@ -76,14 +76,14 @@ def _bytes(photos, bs, n):
     read = lambda idxs: photos.read(idxs, 0)
     return lambda: map(read, parts) if n == 1 else (b for pool in [ThreadPoolExecutor(n)] for b in pool.map(read, parts))
 
-# %% ../nbs/01_speed.ipynb #2bab39f7
+# %% ../nbs/01_speed.ipynb #b513225e
 def _lab(photos, bs, n, device='cpu'):
     "Passes of finished batches on a device"
     dl = PhotoDL(photos, bs=bs, shuffle=True, drop_last=True, num_workers=n if n > 1 and isinstance(photos, Photos) else 0,
                  device=torch.device(device), after_batch=[ToSpace(photos, get_space('lab'))], pin_memory=device == 'cuda')
     return lambda: dl
 
-# %% ../nbs/01_speed.ipynb #a50895e8
+# %% ../nbs/01_speed.ipynb #e8593973
 def _ways(refs, cache, size, bs):
     "Every way by name: a function of the number of processes that returns what makes a pass"
     files, cached = Photos(refs, size, True, 0), CachedPhotos(photo_files(cache), size, True, 0, torch.device('cpu'))
@@ -91,7 +91,7 @@ def _ways(refs, cache, size, bs):
     return {'tutorial': tutorial, 'uncached_bytes': lambda n: _bytes(files, bs, n), 'uncached_lab': lambda n: _lab(files, bs, n),
             'cached_bytes': lambda n: _bytes(cached, bs, n), 'cached_lab': lambda n: _lab(cached, bs, n)}
 
-# %% ../nbs/01_speed.ipynb #e0c03217
+# %% ../nbs/01_speed.ipynb #266c9fb8
 def _gpu_rate(cache, size, seconds, bs=64):
     "Finished batches per second on the GPU, when all of them are done"
     photos = CachedPhotos(photo_files(cache), size, True, 0, torch.device('cuda'))
@@ -100,7 +100,7 @@ def _gpu_rate(cache, size, seconds, bs=64):
         torch.cuda.synchronize()
     return rate(batches, len(photos) // bs * bs, seconds)
 
-# %% ../nbs/01_speed.ipynb #5a33c957
+# %% ../nbs/01_speed.ipynb #e6f650cf
 def bench_data(data=None, # photos, as `photo_files` takes them; bundled ones cut to JPEGs if `None`
                json_file=None, # where to write the figures
                n=512, # how many photos
@@ -123,7 +123,7 @@ def bench_data(data=None, # photos, as `photo_files` takes them; bundled ones cu
     if json_file is not None: write_whole(json_file, (json.dumps(facts, indent=1) + '\n').encode())
     return facts
 
-# %% ../nbs/01_speed.ipynb #102b125d
+# %% ../nbs/01_speed.ipynb #cdbb7f61
 def _timed(way, label, workers, n, seconds, name, say):
     with threads(workers): r = round(rate(way(workers), n, seconds), 1)
     say(f'{name}, {label}: {r:,.0f} photos/s')
