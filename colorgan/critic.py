@@ -14,7 +14,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from .generator import call_builder, init_normal, norm_layer
 from .lab import ColorganError
 
-# %% ../nbs/03_critic.ipynb #6f4d2528
+# %% ../nbs/03_critic.ipynb #55219e04
 class Critic(nn.Module):
     "A network that judges photos made `at` times smaller: `(n, n_in, h, w)` to logits, positive for 'true'"
     def __init__(self,
@@ -22,7 +22,8 @@ class Critic(nn.Module):
                  at=1, # the photo is made this many times smaller first, by averaging
                  least=1): # the smallest side that `net` can judge, in pixels
         super().__init__()
-        self.net, self.at, self.least = net, at, least
+        if at < 1 or at != int(at): raise ColorganError(f'a critic judges photos 1, 2, 3, … times smaller, not {at}')
+        self.net, self.at, self.least = net, int(at), least
     def forward(self, y):
         y = y if type(y) is torch.Tensor else y.as_subclass(torch.Tensor)
         if min(y.shape[-2:]) < self.least * self.at:
@@ -37,42 +38,39 @@ def patch_size(n_down=3): # how many of the convolutions halve
     for stride in [1, 1] + [2] * n_down: side = (side - 1) * stride + 4
     return side
 
-# %% ../nbs/03_critic.ipynb #4d750a72
+# %% ../nbs/03_critic.ipynb #d2e5d961
 def patch_map(h, # height or width of the photo
               n_down=3, # how many of the convolutions halve
               at=1, # resolution divisor at which the critic judges
              ) -> int:
     "How many logits `patchgan` gives along a side of `h` pixels: 30 for 256"
-    h //= at
-    for _ in range(n_down): h //= 2
-    return h - 2
+    return h // at // 2**n_down - 2
 
-# %% ../nbs/03_critic.ipynb #d2e5d961
-def _conv(ni, no, stride, norm, spectral):
-    conv = nn.Conv2d(ni, no, 4, stride, 1, bias=norm != 'batch')
-    return conv, norm_layer(norm, no), nn.LeakyReLU(.2)
-
-# %% ../nbs/03_critic.ipynb #fce6dec6
+# %% ../nbs/03_critic.ipynb #2e7ae3d0
 def patchgan(n_in=3, # channels of what it judges: a whole prediction, L and ab
-             base=64, # channels after the first convolution, doubled at each halving up to eight times
+             base=64, # channels after the first convolution, doubled by each further one up to eight times
              n_down=3, # convolutions that halve; `patch_size` says what one logit then sees
              norm='batch', # 'batch', 'instance' or None
              spectral=False, # divide each convolution by its largest singular value (arXiv:1802.05957)
              at=1, # judge photos made this many times smaller
             ) -> Critic:
     "The PatchGAN of pix2pix (arXiv:1611.07004): `(n, n_in, h, w)` to one logit a patch, `(n, 1, patch_map(h), patch_map(w))`"
+    if n_down < 1: raise ColorganError(f'PatchGAN halves at least once, not {n_down} times')
     c = [min(base * 2**i, base * 8) for i in range(n_down + 1)]
-    layers = [nn.Conv2d(n_in, c[0], 4, 2 if n_down else 1, 1), nn.LeakyReLU(.2)]
-    for i, (ni, no) in enumerate(zip(c, c[1:])): layers += _conv(ni, no, 2 if i < n_down - 1 else 1, norm, spectral)
+    layers = [nn.Conv2d(n_in, c[0], 4, 2, 1), nn.LeakyReLU(.2)]
+    for i, (ni, no) in enumerate(zip(c, c[1:])):
+        conv = nn.Conv2d(ni, no, 4, 2 if i < n_down - 1 else 1, 1, bias=norm != 'batch')
+        layers += [conv, norm_layer(norm, no), nn.LeakyReLU(.2)]
     net = init_normal(nn.Sequential(*layers, nn.Conv2d(c[-1], 1, 4, 1, 1)))
     if spectral:
         for m in net:
             if isinstance(m, nn.Conv2d): spectral_norm(m)
     return Critic(net, at, 3 * 2**n_down)
 
-# %% ../nbs/03_critic.ipynb #2e7ae3d0
+# %% ../nbs/03_critic.ipynb #068fecbf
 critics = {f.__name__: f for f in (patchgan,)}
 
+# %% ../nbs/03_critic.ipynb #153902da
 def create_critic(recipe) -> Critic: # has `critic` (a name), `critic_kw` and `critic_at`
     "The critic of `recipe`, on the CPU; raises `ColorganError` on an unknown name or argument"
-    return call_builder(critics, recipe.critic, recipe.critic_kw, at=recipe.critic_at)
+    return call_builder(critics, recipe.critic, recipe.critic_kw, at=recipe.critic_at).to(memory_format=torch.channels_last)
