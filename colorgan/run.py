@@ -7,7 +7,7 @@ Docs: https://colorgan.github.io/colorgan/run.html.md"""
 # %% auto #0
 __all__ = ['fingerprint', 'Run', 'fit_from', 'fit_stage', 'save', 'sides', 'seed_all', 'train', 'stages', 'finish']
 
-# %% ../nbs/10_run.ipynb #11b5f6e7
+# %% ../nbs/10_run.ipynb #83fb7e59
 import hashlib, json, math, random
 import numpy as np, torch
 from dataclasses import asdict
@@ -25,13 +25,13 @@ from .pretrain import pretrain_learner
 from .recipes import fill, get_recipe, load_tensors, make_folder, replace, save_model, versions
 from .visualize import loss_curves, show_sheet
 
-# %% ../nbs/10_run.ipynb #c04326fd
+# %% ../nbs/10_run.ipynb #fadc83a5
 def fingerprint(dls) -> str:
     "A short code for which photos are trained on and which are held out"
     names = '\n'.join(Path(photo_name(r)).name for dl in dls.loaders for r in (*getattr(dl.dataset, 'refs', ()), '|'))
     return hashlib.blake2b(names.encode(errors='replace'), digest_size=8).hexdigest()
 
-# %% ../nbs/10_run.ipynb #bfddc988
+# %% ../nbs/10_run.ipynb #9ad14b65
 class Run:
     "A run on disk"
     def __init__(self, out, # its folder
@@ -42,7 +42,7 @@ class Run:
                  minutes=5., # between two checkpoints
                  **asked): # what else `run.json` should say
         self.path, self.recipe, self.dls, self.minutes, self.columns = make_folder(out), recipe, dls, minutes, {}
-        self.asked = dict(recipe=asdict(recipe), photos=fingerprint(dls), train_photos=len(dls.train_ds), valid_photos=len(dls.valid_ds), **asked)
+        self.asked = dict(recipe=asdict(recipe), **asked, train_photos=len(dls.train_ds), valid_photos=len(dls.valid_ds), photos=fingerprint(dls))
         self.state, self.finished, there = None, False, self.path/'run.json'
         if there.exists(): self.compare(json.loads(there.read_text(encoding='utf-8')), resume)
         else: write_whole(there, (json.dumps(self.asked | dict(versions=versions()), indent=1) + '\n').encode())
@@ -72,7 +72,7 @@ class Run:
         log = self.path/'log.jsonl'
         return dict(columns=self.columns, log=log.stat().st_size if log.exists() else 0)
 
-# %% ../nbs/10_run.ipynb #520a5f3a
+# %% ../nbs/10_run.ipynb #1e7289f5
 def fit_from(learn, first, epochs, cbs):
     "fastai's `fit`, from the epoch `first` on"
     def _do_fit():
@@ -81,7 +81,7 @@ def fit_from(learn, first, epochs, cbs):
     try: learn.fit(epochs, cbs=cbs)
     finally: del learn._do_fit
 
-# %% ../nbs/10_run.ipynb #29905580
+# %% ../nbs/10_run.ipynb #0b202984
 def fit_stage(run, # the `Run`
               number, stage, # 0 and 'pretrain', or 1 and 'gan'
               learn, gen, # the learner, and the generator in it
@@ -99,7 +99,7 @@ def fit_stage(run, # the `Run`
     run.checkpoints.save(dict(stage=number + 1, gen=gen.state_dict(), dice=dice_state(), **run.extra()), (number + 1) * 10**9)
     run.state = None
 
-# %% ../nbs/10_run.ipynb #1a789be9
+# %% ../nbs/10_run.ipynb #f0abacf7
 def save(run, stage, learn, gen):
     "Save the model, the sheet and the curves after a stage"
     names, values = learn.recorder.metric_names[1:-1], (learn.recorder.values or [[]])[-1]
@@ -111,19 +111,19 @@ def save(run, stage, learn, gen):
     save_image(show_sheet(list(zip(*columns.values())), list(columns)), run.path/'sheet.png')
     if (run.path/'log.jsonl').exists(): save_image(loss_curves(run.path), run.path/'curves.png')
 
-# %% ../nbs/10_run.ipynb #40e135b9
+# %% ../nbs/10_run.ipynb #61151043
 def sides(size): # a number, several, or a text such as '64,128'
     "The recipe's fields for a size, or for several that grow in the course of each stage"
     if isinstance(size, str): size = size.split(',')
     if isinstance(size, (list, tuple)) and len(size) > 1: return dict(size=max(int(s) for s in size), sizes=tuple(int(s) for s in size), growing=True)
     return dict(size=size[0] if isinstance(size, (list, tuple)) else size)
 
-# %% ../nbs/10_run.ipynb #91c1129f
+# %% ../nbs/10_run.ipynb #c6940eb2
 def seed_all(seed):
     "Set all random number generators"
     random.seed(seed); np.random.seed(seed % 2**32); torch.manual_seed(seed)
 
-# %% ../nbs/10_run.ipynb #c95db7b8
+# %% ../nbs/10_run.ipynb #2756b4fa
 def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
           recipe='resnet18-two-stage', # a `Recipe` or the name of one
           out='run', # the folder to make
@@ -154,7 +154,7 @@ def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
         if compile: gen.net.compile()
         return stages(run, whole, gen, dict(pretrain=pretrain_minutes, gan=gan_minutes), amp)
 
-# %% ../nbs/10_run.ipynb #6bb6c1b6
+# %% ../nbs/10_run.ipynb #19c3f81e
 def stages(run, whole, gen, minutes, amp):
     "The stages that are left; the run's folder"
     if run.finished: print(f'The run in {run.path} is finished.')

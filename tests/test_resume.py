@@ -1,0 +1,136 @@
+"""A training that is killed at any moment and resumed ends with the same weights, bit by bit, as one that was left alone."""
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+
+import pytest
+import torch
+
+from colorgan.checkpoint import Checkpoints
+from colorgan.lab import ColorganError
+from colorgan.recipes import find_weights, replace
+from colorgan.run import train
+
+recipe = replace('pix2pix', size=32, bs=2, gen_kw=dict(base=4), critic_kw=dict(base=4, n_down=1), pretrain_epochs=3, gan_epochs=3, ema=.9, n_critic=2,
+                 schedule='cosine', old=.5)
+two_stages = replace(recipe, name='two-stages')
+
+
+def training(out, minutes=0.):
+    "Train in a process of its own, from the beginning or from the newest checkpoint; a checkpoint after every batch."
+    torch.set_num_threads(1)
+    sys.stdout = open(os.devnull, 'w')
+    train('bundled', two_stages, out, device='cpu', resume=True, checkpoint_minutes=minutes)
+
+
+def start(out, **kwargs):
+    p = multiprocessing.get_context('fork').Process(target=training, args=(out,), kwargs=kwargs)
+    p.start()
+    return p
+
+
+def weights(run): return hashlib.sha256((find_weights(run)/'model.safetensors').read_bytes()).hexdigest()
+
+
+def log(run): return [{k: v for k, v in json.loads(line).items() if k != 'seconds'} for line in (run/'log.jsonl').read_text().splitlines()]
+
+
+def kill(p, condition, patience=60):
+    "SIGKILL as soon as `condition()` holds; whether it still lived."
+    end = time.monotonic() + patience
+    while p.is_alive() and not condition() and time.monotonic() < end: time.sleep(.001)
+    alive = p.is_alive()
+    os.kill(p.pid, signal.SIGKILL)
+    p.join()
+    return alive
+
+
+@pytest.fixture(scope='session')
+def alone(tmp_path_factory):
+    "A run that nobody disturbed, which wrote no checkpoint on its way."
+    out = tmp_path_factory.mktemp('alone')/'run'
+    p = start(out, minutes=60.)
+    p.join()
+    assert p.exitcode == 0
+    return out
+
+
+def finish(out, alone):
+    p = start(out)
+    p.join()
+    assert p.exitcode == 0
+    assert weights(out) == weights(alone)
+    assert log(out) == log(alone)
+    assert Checkpoints(out/'checkpoints').files() == []
+
+
+def last(out): return max((int(f.stem) for f in (out/'checkpoints').glob('*.pt')), default=-1)
+
+
+def test_killed_in_each_stage_and_while_writing(tmp_path, alone):
+    out = tmp_path/'run'
+    assert kill(start(out), lambda: 4 <= last(out) < 10**9), 'killed in the first stage'
+    assert kill(start(out), lambda: last(out) > 10**9 + 3), 'killed in the second'
+    assert kill(start(out), lambda: any((out/'checkpoints').glob('*.part'))), 'killed while it wrote a checkpoint'
+    finish(out, alone)
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments(tmp_path, alone):
+    dice, out, killed = random.Random(0), tmp_path/'run', 0
+    while killed < 20:
+        at = time.monotonic() + dice.uniform(.2, 4)
+        p = start(out)
+        if not kill(p, lambda at=at: time.monotonic() > at):
+            finish(out, alone)
+            out = tmp_path/f'run{killed}'
+        else: killed += 1
+    finish(out, alone)
+
+
+def test_damaged_checkpoint_falls_back(tmp_path, alone, capsys):
+    out = tmp_path/'run'
+    kill(start(out), lambda: len(list((out/'checkpoints').glob('*.pt'))) > 1 and last(out) > 3)
+    newest = Checkpoints(out/'checkpoints').files()[-1]
+    newest.write_bytes(newest.read_bytes()[:-500])
+    assert Checkpoints(out/'checkpoints').load()['learner']['train_iter'] < int(newest.stem)
+    assert f'The checkpoint {newest.name} is damaged; the checkpoint before it is taken.' in capsys.readouterr().out
+    finish(out, alone)
+
+
+def test_second_process_is_refused(tmp_path):
+    out = tmp_path/'run'
+    p = start(out)
+    while not (out/'run.json').exists() and p.is_alive(): time.sleep(.01)
+    with pytest.raises(ColorganError, match='another process is training in'): train('bundled', two_stages, out, device='cpu', resume=True)
+    kill(p, lambda: True)
+
+
+def test_another_command_is_refused(alone):
+    with pytest.raises(ColorganError, match='already holds a run'): train('bundled', two_stages, alone, device='cpu')
+    with pytest.raises(ColorganError, match='was begun with bs 2, not 3'): train('bundled', replace(two_stages, bs=3), alone, device='cpu', resume=True)
+    with pytest.raises(ColorganError, match='was begun with seed 42, not 1'): train('bundled', two_stages, alone, device='cpu', resume=True, seed=1)
+
+
+def test_ctrl_c_keeps_what_was_trained(tmp_path, alone):
+    out = tmp_path/'run'
+    p = start(out, minutes=60.)
+    while last(out) < 10**9 and p.is_alive(): time.sleep(.001)
+    os.kill(p.pid, signal.SIGINT)
+    p.join()
+    assert p.exitcode == 1
+    assert find_weights(out) == out/'model'
+    finish(out, alone)
+
+
+def test_loss_that_is_not_finite_stops_and_keeps_the_batch(tmp_path):
+    out = tmp_path/'run'
+    with pytest.raises(ColorganError, match=r'the loss of step \d+ is not finite'):
+        train('bundled', replace(two_stages, lam=1e38, pixel_loss='mse', ema=0.), out, device='cpu', pretrain_epochs=0, gan_epochs=3, gen_lr=1e30)
+    assert torch.load(out/'nonfinite.pt', weights_only=True)['x'].shape[1:] == (1, 32, 32)
+    assert not (out/'model').exists()
