@@ -218,7 +218,7 @@ def test_cache_survives_kills(tmp_path): kill_often(tmp_path, 300, 2)
 
 
 @pytest.mark.slow
-def test_cache_survives_many_kills(tmp_path): kill_often(tmp_path, 1500, 15)
+def test_cache_survives_many_kills(tmp_path): kill_often(tmp_path, 1000, 8)
 
 
 def test_cache_when_the_disk_is_full(tmp_path):
