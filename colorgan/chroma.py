@@ -6,10 +6,10 @@ Docs: https://colorgan.github.io/colorgan/chroma.html.md"""
 
 # %% auto #0
 __all__ = ['Y_MAX', 'CORNER', 'SLOPE', 'STEPS', 'strips', 'in_threads', 'luminance_tables', 'lookup', 'luminance', 'root_table',
-           'unroot', 'linear', 'cubic', 'resize_matrix', 'small_shape', 'shrink', 'pad32', 'level_table', 'join_strip',
-           'join']
+           'unroot', 'linear', 'cubic', 'resize_matrix', 'small_shape', 'shrink', 'pad32', 'level_table',
+           'deviation_matrix', 'join_strip', 'join']
 
-# %% ../nbs/11_chroma.ipynb #16e8e48f
+# %% ../nbs/11_chroma.ipynb #2486a7ae
 import os
 import numpy as np
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,7 @@ from functools import cache
 from PIL import Image
 from .lab import RGB_FROM_XYZ, WHITE, XYZ_FROM_RGB, gamma_table
 
-# %% ../nbs/11_chroma.ipynb #580e4e4f
+# %% ../nbs/11_chroma.ipynb #06a70fa3
 def strips(h: int, # rows
            w: int, # columns
            px=2**15): # pixels in a strip, at most (one row at least)
@@ -25,27 +25,27 @@ def strips(h: int, # rows
     n = max(1, px // w)
     return [slice(i, min(i + n, h)) for i in range(0, h, n)]
 
-# %% ../nbs/11_chroma.ipynb #036edc58
+# %% ../nbs/11_chroma.ipynb #e5dfa4d3
 def in_threads(f, items, threads=None):
     "Results of `f` on each of `items`, in order, by as many threads as there are cores (at most 4)"
     with ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1)) as pool: yield from pool.map(f, items)
 
-# %% ../nbs/11_chroma.ipynb #19d37256
+# %% ../nbs/11_chroma.ipynb #fd76032a
 Y_MAX = 65535
 
-# %% ../nbs/11_chroma.ipynb #01081f22
+# %% ../nbs/11_chroma.ipynb #f6ad1981
 def luminance_tables():
     "16-bit luminance that each level of red, green and blue adds: three arrays of shape `(256,)`, uint16"
     w = XYZ_FROM_RGB[1] / XYZ_FROM_RGB[1].sum()
     r, b = (np.round(gamma_table() * (k * Y_MAX)) for k in w[[0, 2]])
     return [t.astype(np.uint16) for t in (r, np.round(gamma_table().astype(float) * Y_MAX) - r - b, b)]
 
-# %% ../nbs/11_chroma.ipynb #ad3acde6
+# %% ../nbs/11_chroma.ipynb #0eabfe49
 def lookup(table, i, out=None):
     "`table[i]` for an array of unsigned whole numbers; quicker than indexing"
     return np.take(table, i.astype(np.intp), out=out, mode='clip')
 
-# %% ../nbs/11_chroma.ipynb #a6a6cd74
+# %% ../nbs/11_chroma.ipynb #d90a8b98
 def luminance(photo: Image.Image, # mode 'RGB' or 'L'
              ) -> np.ndarray:     # uint16 `(h, w)`, 0 is black and 65,535 white
     "The luminance Y of a photo; a grey photo and the RGB photo of the same greys have the same one"
@@ -58,17 +58,17 @@ def luminance(photo: Image.Image, # mode 'RGB' or 'L'
     list(in_threads(strip, strips(*y.shape)))
     return y
 
-# %% ../nbs/11_chroma.ipynb #36bc912a
+# %% ../nbs/11_chroma.ipynb #5cd06c93
 CORNER, SLOPE = 0.2068966, 1 / 7.787
 
-# %% ../nbs/11_chroma.ipynb #0cfa90b2
+# %% ../nbs/11_chroma.ipynb #ca77e560
 @cache
 def root_table():
     "Lab's f(Y), `(L + 16) / 116`, of each 16-bit luminance: float32 `(65536,)`"
     t = np.arange(Y_MAX + 1) / Y_MAX
     return np.where(t > 0.008856, np.cbrt(t), 7.787 * t + 16 / 116).astype(np.float32)
 
-# %% ../nbs/11_chroma.ipynb #76c5ff69
+# %% ../nbs/11_chroma.ipynb #89c922ec
 def unroot(f):
     "Amount of light of Lab's `f`, float32; `f` is used up"
     above = np.maximum(f, np.float32(CORNER))
@@ -78,11 +78,11 @@ def unroot(f):
     f += above
     return f
 
-# %% ../nbs/11_chroma.ipynb #7fb9cce4
+# %% ../nbs/11_chroma.ipynb #83dd1c1b
 def linear(d): return np.maximum(0, 1 - d)
 def cubic(d): return np.where(d < 1, (1.5 * d - 2.5) * d * d + 1, np.where(d < 2, ((2.5 - .5 * d) * d - 4) * d + 2, 0))
 
-# %% ../nbs/11_chroma.ipynb #1d1963c6
+# %% ../nbs/11_chroma.ipynb #f278f5ee
 def resize_matrix(n: int, # pixels there are
                   m: int, # pixels wanted
                   kernel=linear, # `linear` or `cubic`: weight of a pixel at a distance
@@ -92,7 +92,7 @@ def resize_matrix(n: int, # pixels there are
     w = kernel(np.abs(centre[:, None] - np.arange(n)) / max(1, n / m))
     return (w / w.sum(1, keepdims=True)).astype(np.float32)
 
-# %% ../nbs/11_chroma.ipynb #177c8822
+# %% ../nbs/11_chroma.ipynb #bc6013e3
 def small_shape(h: int, w: int, # of the photo
                 size: int,      # wanted short side
                ) -> tuple:      # rows, columns
@@ -100,13 +100,13 @@ def small_shape(h: int, w: int, # of the photo
     k = min(size / min(h, w), 4 * size / max(h, w))
     return max(1, round(h * k)), max(1, round(w * k))
 
-# %% ../nbs/11_chroma.ipynb #c57d7700
+# %% ../nbs/11_chroma.ipynb #d300ca00
 def _span(m):
     "Slice of the columns of `m` that are not all zero"
     i = np.flatnonzero(m.any(0))
     return slice(i[0], i[-1] + 1)
 
-# %% ../nbs/11_chroma.ipynb #5b46b6d9
+# %% ../nbs/11_chroma.ipynb #a541f7e9
 def shrink(y: np.ndarray, # luminance, uint16 `(h, w)`
            shape: tuple,  # rows, columns
           ) -> np.ndarray: # lightness, 0…100, float32 of that shape
@@ -119,30 +119,29 @@ def shrink(y: np.ndarray, # luminance, uint16 `(h, w)`
     for r, part in in_threads(strip, strips(h, w)): small[r] += part
     return small @ resize_matrix(w, shape[1]).T
 
-# %% ../nbs/11_chroma.ipynb #42d12b60
+# %% ../nbs/11_chroma.ipynb #bdc9b737
 def pad32(L: np.ndarray, # `(h, w)`
           multiple=32,   # what the sides shall be multiples of
          ) -> np.ndarray:
     "`L`, reflected at the bottom and on the right until its sides are multiples of 32"
     return np.pad(L, [(0, -n % multiple) for n in L.shape], mode='reflect')
 
-# %% ../nbs/11_chroma.ipynb #9624c779
+# %% ../nbs/11_chroma.ipynb #8c1fe38f
 STEPS = 2**14
 
-# %% ../nbs/11_chroma.ipynb #9ff265b9
+# %% ../nbs/11_chroma.ipynb #0e354d3d
 @cache
 def level_table():
     "sRGB level of each of 16,385 steps of linear light: uint8"
     t = np.arange(STEPS + 1) / STEPS
     return np.round(255 * np.where(t > 0.0031308, 1.055 * np.maximum(t, 1e-9) ** (1 / 2.4) - 0.055, 12.92 * t)).astype(np.uint8)
 
-# %% ../nbs/11_chroma.ipynb #538a50bd
-def _deviation(x, z):
-    "Deviation of red, green and blue from grey, in steps of linear light, for deviations of X and Z (relative to white) from Y"
-    m = (RGB_FROM_XYZ * WHITE * STEPS).astype(np.float32)
-    return [m[c, 0] * x + m[c, 2] * z for c in range(3)]
+# %% ../nbs/11_chroma.ipynb #61827ada
+def deviation_matrix(): # float64 `(3, 2)`
+    "Deviation of red, green and blue from grey for deviations of X and Z, each relative to white, from Y"
+    return (RGB_FROM_XYZ * WHITE)[:, [0, 2]]
 
-# %% ../nbs/11_chroma.ipynb #0d28f460
+# %% ../nbs/11_chroma.ipynb #318f10a5
 def _share(y, d):
     "The largest share of the deviations `d` from grey `y` that keeps all channels between 0 and `STEPS`"
     tiny = np.float32(1e-3)
@@ -150,7 +149,7 @@ def _share(y, d):
     down = np.maximum(-np.minimum(np.minimum(d[0], d[1]), d[2]), tiny)
     return np.minimum(np.minimum((np.float32(STEPS) - y) / up, y / down), np.float32(1))
 
-# %% ../nbs/11_chroma.ipynb #4252ac66
+# %% ../nbs/11_chroma.ipynb #51bc7a60
 def join_strip(y: np.ndarray,   # luminance, uint16 `(h, w)`
                a: np.ndarray,   # a / 500, float32 of the same shape; used up
                b: np.ndarray,   # b / 200, likewise
@@ -164,7 +163,7 @@ def join_strip(y: np.ndarray,   # luminance, uint16 `(h, w)`
     x, z = unroot(a), unroot(b)
     x -= Y; z -= Y
     Y *= np.float32(STEPS)
-    d = _deviation(x, z)
+    d = [p * x + q * z for p, q in (deviation_matrix() * STEPS).astype(np.float32)]
     t = _share(Y, d)
     Y += np.float32(.5)
     for c, o in zip(d, out):
@@ -172,7 +171,7 @@ def join_strip(y: np.ndarray,   # luminance, uint16 `(h, w)`
         c += Y
         lookup(level_table(), c, out=o)
 
-# %% ../nbs/11_chroma.ipynb #bcbfeb34
+# %% ../nbs/11_chroma.ipynb #ff0d760d
 def join(y: np.ndarray,  # luminance, uint16 `(h, w)`
          ab: np.ndarray, # a and b, real units, float32 `(2, any, any)`
         ) -> Image.Image: # RGB, `w` times `h`
