@@ -7,17 +7,17 @@ Docs: https://colorgan.github.io/colorgan/cli.html.md"""
 # %% auto #0
 __all__ = ['commands', 'parser', 'main']
 
-# %% ../nbs/15_cli.ipynb #a9b77146
+# %% ../nbs/15_cli.ipynb #f327118e
 import argparse, os, sys, warnings
 from . import __version__
 from .lab import ColorganError
 
-# %% ../nbs/15_cli.ipynb #a3e358c9
+# %% ../nbs/15_cli.ipynb #136f6161
 class _Parser(argparse.ArgumentParser):
     "Raises `ColorganError` with one sentence where argparse prints the usage and exits"
     def error(self, message): raise ColorganError(f'{message[:1].lower()}{message[1:]} (see {self.prog} --help)')
 
-# %% ../nbs/15_cli.ipynb #6598fd97
+# %% ../nbs/15_cli.ipynb #7a64ad2f
 def _sentence(e):
     "What to tell of an exception, in one line"
     text = ' '.join(str(e).split())
@@ -27,7 +27,7 @@ def _sentence(e):
     if isinstance(e, OSError): return f'{e.filename}: {e.strerror}' if e.filename else text
     return f'this should not have happened ({type(e).__name__}: {text}): please report it; with COLORGAN_DEBUG=1 set, it shows where'
 
-# %% ../nbs/15_cli.ipynb #aba32d45
+# %% ../nbs/15_cli.ipynb #6ae0ab63
 def _colorize(a):
     from colorgan.album import colorize_files
     report = colorize_files(a.input, a.out, a.weights, a.size, a.device, a.saturation, a.format, a.suffix, a.quality, a.overwrite)
@@ -37,14 +37,14 @@ def _colorize(a):
     print(f'{report.done} colorized, {report.rate:.1f} photos/s{there}{failed}')
     return 0 if not report.failed else 1 if report.done or report.there else 2
 
-# %% ../nbs/15_cli.ipynb #07508c79
+# %% ../nbs/15_cli.ipynb #9a7a07bc
 def _train(a):
     from colorgan.run import train
-    names = 'pretrain_epochs gan_epochs pretrain_minutes gan_minutes size bs items seed device init'.split()
+    names = 'pretrain_epochs gan_epochs pretrain_minutes gan_minutes size bs items seed device init resume'.split()
     run = train(a.data, a.recipe, a.out, **{k: getattr(a, k) for k in names})
     print(f'The model is in {run/"model"}. Try it: colorgan colorize PHOTO --weights {run} --out colour')
 
-# %% ../nbs/15_cli.ipynb #aed2bf84
+# %% ../nbs/15_cli.ipynb #6142c6d9
 def _evaluate(a):
     from colorgan.compare import evaluate
     result = evaluate(a.weights, a.data, size=a.size, device=a.device)
@@ -55,29 +55,29 @@ def _evaluate(a):
     show(('cf', 'truth', 'cf_truth'), 'colourfulness')
     if a.json: _write_json(a.json, result)
 
-# %% ../nbs/15_cli.ipynb #06c6a02d
+# %% ../nbs/15_cli.ipynb #550a3949
 def _write_json(path, what):
     import json
     from colorgan.files import write_whole
     write_whole(path, (json.dumps(what, indent=1) + '\n').encode())
 
-# %% ../nbs/15_cli.ipynb #a9778d23
+# %% ../nbs/15_cli.ipynb #449a97cd
 def _recipes(a):
     from colorgan.recipes import recipes
     for r in recipes.values(): print(f'{r.name:<20} {r.source}')
 
-# %% ../nbs/15_cli.ipynb #0f0b893e
+# %% ../nbs/15_cli.ipynb #eccb7205
 def _export(a):
     from colorgan.onnx import export_onnx
     info = export_onnx(a.weights, a.onnx, a.size, a.chroma_only, a.half)
     print(f"{a.onnx}: {info['graph']} graph of {info['recipe']}, checked: within {info['difference']:.0f} of 255 levels of torch on 99.9 % of pixels")
 
-# %% ../nbs/15_cli.ipynb #24125d67
+# %% ../nbs/15_cli.ipynb #d1b36af3
 def _demo(a):
     from colorgan.demo import demo
     demo(a.out, a.minutes)
 
-# %% ../nbs/15_cli.ipynb #a1a77fdb
+# %% ../nbs/15_cli.ipynb #efde7b0c
 def _words(p, *names):
     "Add the shared options of these names to the parser `p`"
     shared = dict(
@@ -87,7 +87,7 @@ def _words(p, *names):
         json=dict(metavar='FILE', help='write the figures there, too'))
     for n in names: p.add_argument(f'--{n}', **shared[n])
 
-# %% ../nbs/15_cli.ipynb #fab8fa73
+# %% ../nbs/15_cli.ipynb #72e87d19
 def _colorize_words(p):
     p.add_argument('input', nargs='+', help='photos, folders of photos, zips')
     p.add_argument('--out', required=True, metavar='DIR_OR_FILE', help='a folder, which gets the same folders and names; or a file, for one photo')
@@ -99,7 +99,7 @@ def _colorize_words(p):
     p.add_argument('--quality', type=int, default=95, metavar='N', help='of JPEG and WebP, 1 to 100 (default: 95)')
     p.add_argument('--overwrite', action='store_true', help='colorize again what is there already')
 
-# %% ../nbs/15_cli.ipynb #8f05cf55
+# %% ../nbs/15_cli.ipynb #5dd181f9
 def _train_words(p):
     p.add_argument('data', nargs='+', metavar='DATA', help="a folder or zip of photos, several of them, or a name such as 'bundled'")
     p.add_argument('--out', required=True, metavar='RUN', help='the folder to make; the model will be in RUN/model')
@@ -110,14 +110,15 @@ def _train_words(p):
         p.add_argument(f'--{name}', type=kind, metavar='N', help=f'{what} (default: as the recipe says)')
     p.add_argument('--seed', type=int, default=42, metavar='N', help='of weights, split and order (default: 42)')
     p.add_argument('--init', metavar='W', help='weights to start from')
+    p.add_argument('--resume', action='store_true', help='go on with the run, or begin it if there is none')
     _words(p, 'device')
 
-# %% ../nbs/15_cli.ipynb #6d86f297
+# %% ../nbs/15_cli.ipynb #9d780e7d
 def _evaluate_words(p):
     p.add_argument('data', nargs='+', metavar='DATA', help='a folder or zip of colour photos, several of them, or a name')
     _words(p, 'weights', 'size', 'device', 'json')
 
-# %% ../nbs/15_cli.ipynb #446860e7
+# %% ../nbs/15_cli.ipynb #c9207aaa
 def _export_words(p):
     p.add_argument('weights', metavar='RUN_OR_MODEL', help='a model folder, a run, or the name of bundled weights')
     p.add_argument('--onnx', required=True, metavar='FILE', help='the file to write')
@@ -125,12 +126,12 @@ def _export_words(p):
     p.add_argument('--chroma-only', action='store_true', help='the network alone, from lightness to a and b')
     p.add_argument('--half', action='store_true', help='store weights at half precision, in half the room')
 
-# %% ../nbs/15_cli.ipynb #e1a3d8bf
+# %% ../nbs/15_cli.ipynb #0af2108d
 def _demo_words(p):
     p.add_argument('--out', default='demo', metavar='DIR', help='the folder to make (default: demo)')
     p.add_argument('--minutes', type=float, default=2., metavar='N', help='how long to train, both stages together (default: 2)')
 
-# %% ../nbs/15_cli.ipynb #c37131a1
+# %% ../nbs/15_cli.ipynb #81279d14
 commands = dict(
     demo=(_demo, _demo_words, 'see what it does: colorize and train on bundled photos', 'colorgan demo --out demo'),
     colorize=(_colorize, _colorize_words, 'colorize photos', 'colorgan colorize album --out album-in-colour'),
@@ -139,7 +140,7 @@ commands = dict(
     export=(_export, _export_words, 'write an ONNX file of trained weights', 'colorgan export run --onnx photo.onnx'),
     recipes=(_recipes, lambda p: None, 'list the recipes', 'colorgan recipes'))
 
-# %% ../nbs/15_cli.ipynb #dd9cec5b
+# %% ../nbs/15_cli.ipynb #2e5a32f1
 def parser() -> argparse.ArgumentParser:
     "The parser of all commands"
     p = _Parser('colorgan', description='Give black-and-white photos colour, and train networks that do.', epilog='colorgan COMMAND --help says more.')
@@ -151,7 +152,7 @@ def parser() -> argparse.ArgumentParser:
         c.set_defaults(run=run)
     return p
 
-# %% ../nbs/15_cli.ipynb #f989b32f
+# %% ../nbs/15_cli.ipynb #38d57e2b
 def main(argv=None) -> int: # the exit status: 0, or 2 after an error, 1 if some photos failed, 130 after Ctrl-C
     "The `colorgan` command"
     if not sys.warnoptions: warnings.simplefilter('ignore')
