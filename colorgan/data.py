@@ -9,7 +9,7 @@ __all__ = ['Photos', 'CachedPhotos', 'fits', 'on_device', 'ToSpace', 'PhotoDL', 
            'split_photos', 'screen_split', 'get_dls', 'PhotoLoaders', 'workspace', 'bundled_photos', 'open_photo',
            'photo_files']
 
-# %% ../nbs/01_data.ipynb #1c853676
+# %% ../nbs/01_data.ipynb #0cc65538
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +25,7 @@ from .photos import bundled_photos, cores, open_cache, open_photo, photo_files, 
 from .screen import measured, reasons, twin, twins
 _all_ = ['bundled_photos', 'open_photo', 'photo_files']
 
-# %% ../nbs/01_data.ipynb #204406cf
+# %% ../nbs/01_data.ipynb #adf00bad
 class Photos:
     "Photos read from their files, cut to squares of bytes, batch by batch"
     def __init__(self, refs, size, augment, seed): self.refs, self.size, self.augment, self.seed, self.bad = refs, size, augment, seed, {}
@@ -52,11 +52,12 @@ class Photos:
         self.bad.update((i, photo_name(self.refs[i])) for i in bad.tolist())
         return mirrored(rgb.permute(0, 3, 1, 2), mirror)
 
-# %% ../nbs/01_data.ipynb #23527998
+# %% ../nbs/01_data.ipynb #fa8c7547
 class CachedPhotos:
     "Photos of one cache, cut from its bytes, batch by batch; same methods as `Photos`"
     def __init__(self, refs, size, augment, seed, device):
-        self.cache, self.refs, self.size, self.augment, self.seed, self.bad = open_cache(refs[0].cache), refs, size, augment, seed, {}
+        self.cache, self.refs, self.size, self.augment, self.seed = open_cache(refs[0].cache), refs, size, augment, seed
+        self.bad = {name: name for name in self.cache.names['skipped']}
         self.rows, self.s = self.cache.rows[[r.i for r in refs]], self.cache.head['short']
         self.flat = on_device(self.cache, device) if fits(self.cache, device) else None
     def __len__(self): return len(self.refs)
@@ -89,24 +90,24 @@ class CachedPhotos:
         if self.augment: return resample(rgb, box, mirror, self.size)
         return rgb if self.size == self.s else F.interpolate(rgb, (self.size, self.size), mode='bilinear', antialias=True).clamp_(0, 1)
 
-# %% ../nbs/01_data.ipynb #23a763a6
+# %% ../nbs/01_data.ipynb #1ed7e473
 def fits(cache, device, share=.4) -> bool:
     "Whether the whole cache may live on the device: on a GPU, in at most this share of its free memory"
     return device.type == 'cuda' and len(cache.data) < share * torch.cuda.mem_get_info(device)[0]
 
-# %% ../nbs/01_data.ipynb #b267bd27
+# %% ../nbs/01_data.ipynb #e18f55a8
 @lru_cache(maxsize=2)
 def on_device(cache, device) -> torch.Tensor:
     "The bytes of the cache file as one flat tensor on the device; sent there once, whoever asks"
     return torch.from_numpy(cache.data).to(device)
 
-# %% ../nbs/01_data.ipynb #6fa3c707
+# %% ../nbs/01_data.ipynb #db61740e
 class ToSpace(ItemTransform):
     "One batch transform on the device: bytes to `(x, y)` in a space"
     def __init__(self, photos, space): self.photos, self.space = photos, space
     def encodes(self, b): return encode_bytes(self.space, self.photos.finish(*b))
 
-# %% ../nbs/01_data.ipynb #babe9642
+# %% ../nbs/01_data.ipynb #c79e93aa
 class PhotoDL(TfmdDL):
     "A fastai loader of `Photos`, whose order is a function of the seed and the epoch"
     def __init__(self, dataset, bs=16, shuffle=False, **kwargs):
@@ -130,7 +131,7 @@ class PhotoDL(TfmdDL):
     def _one_pass(self):
         self._n_inp, self._types = 1, explode_types(self.after_batch.fs[0].space.encode(torch.zeros(1, 3, 2, 2)))
 
-# %% ../nbs/01_data.ipynb #01b900a4
+# %% ../nbs/01_data.ipynb #929909a3
 def default_device(device=None, # 'cuda', 'mps', 'cpu', or None for the best there is
                   ) -> torch.device:
     "The device to run on. Raises `ColorganError` if the one asked for is not there."
@@ -141,12 +142,12 @@ def default_device(device=None, # 'cuda', 'mps', 'cpu', or None for the best the
     if not there.get(device.type, True): raise ColorganError(f'this machine has no {device.type} device: leave the device out or choose cpu')
     return device
 
-# %% ../nbs/01_data.ipynb #ccde6fc9
+# %% ../nbs/01_data.ipynb #9ef3f33f
 def small_settings(device=None) -> dict: # `size`, `bs` and `items` for `get_dls`
     "Settings for trying things out: the usual ones on an accelerator, small ones on a CPU"
     return dict(size=64, bs=8, items=64) if default_device(device).type == 'cpu' else dict(size=256, bs=16, items=None)
 
-# %% ../nbs/01_data.ipynb #30d0d12c
+# %% ../nbs/01_data.ipynb #80bc3043
 def split_photos(data, # photos, as `photo_files` takes them
                  valid=.2, # the share that is held out, or photos of their own
                  items=None, # take this many of them, chosen by the seed
@@ -162,7 +163,7 @@ def split_photos(data, # photos, as `photo_files` takes them
     n = min(max(round(len(order) * valid), 1), len(order) - 1)
     return [refs[i] for i in order[n:]], [refs[i] for i in order[:n]]
 
-# %% ../nbs/01_data.ipynb #1e8f029b
+# %% ../nbs/01_data.ipynb #ad519019
 def screen_split(train, valid, # two lists of references
                  **thresholds, # of `reasons`
                 ) -> tuple: # both lists without what was left out, and how many were for which reason
@@ -175,10 +176,10 @@ def screen_split(train, valid, # two lists of references
     if not all(kept): raise ColorganError(f'no photos are left after screening ({left_out}): look at them with `colorgan inspect`, or pass screen=False')
     return *kept, left_out
 
-# %% ../nbs/01_data.ipynb #e11e5da9
+# %% ../nbs/01_data.ipynb #afe8b3e3
 def _workers(refs): return min(cores(), 16) if len(refs) > 256 else 0
 
-# %% ../nbs/01_data.ipynb #70d85950
+# %% ../nbs/01_data.ipynb #e67a3e8a
 def get_dls(data, # a folder, zip, list file, name such as 'bundled', or a list of any of these
             size=256, # side of the squares, in pixels
             bs=16, # photos in a batch
@@ -203,7 +204,7 @@ def get_dls(data, # a folder, zip, list file, name such as 'bundled', or a list 
     dls.space, dls.left_out = space, left_out
     return dls
 
-# %% ../nbs/01_data.ipynb #c589fefe
+# %% ../nbs/01_data.ipynb #03ddd33f
 def _loader(refs, size, bs, space, seed, device, augment, shuffle, num_workers):
     one_cache = len({getattr(r, 'cache', None) for r in refs}) == 1 and hasattr(refs[0], 'cache')
     photos = CachedPhotos(refs, size, augment, seed, device) if one_cache else Photos(refs, size, augment, seed)
@@ -211,13 +212,13 @@ def _loader(refs, size, bs, space, seed, device, augment, shuffle, num_workers):
     return PhotoDL(photos, bs=min(bs, len(refs)), shuffle=shuffle, drop_last=shuffle, device=device, after_batch=[ToSpace(photos, space)],
                    num_workers=_workers(refs) if num_workers is None else num_workers, pin_memory=device.type == 'cuda')
 
-# %% ../nbs/01_data.ipynb #65b9a613
+# %% ../nbs/01_data.ipynb #e0cfb337
 class PhotoLoaders(DataLoaders):
     "`DataLoaders` that know their space and what they skipped"
     @property
     def skipped(self): return sorted({name for dl in self.loaders for name in dl.dataset.bad.values()})
 
-# %% ../nbs/01_data.ipynb #46fa13d3
+# %% ../nbs/01_data.ipynb #94130ab0
 def workspace(name='colorgan', # name of the folder
               drive='/content/drive', # where Drive is mounted on Colab
              ) -> Path: # the folder, made if it was missing
