@@ -171,7 +171,7 @@ def _run(album, jobs, report, bar):
 # %% ../nbs/11_album.ipynb #1ef65676
 def colorize_files(inputs, # photos, folders and zips: a path or a list of paths
                    out, # a folder, which gets the same folders and names; or a file, if there is one photo
-                   weights='light', size=256, device=None, # as for `Colorizer`; `weights` may be a `Colorizer`
+                   weights='light', size=None, device=None, # as for `Colorizer`; `weights` may be a `Colorizer`
                    saturation=1., # 0 leaves photos grey, 2 is twice as colourful
                    format=None, # suffix of the results without the dot, as 'png'; None: each photo's own
                    suffix='', # what to add to the stems of the results

@@ -45,14 +45,25 @@ def _train(a):
     print(f'The model is in {run/"model"}. Try it: colorgan colorize PHOTO --weights {run} --out colour')
 
 # %% ../nbs/15_cli.ipynb #6142c6d9
+_figures = dict(ab='mean ab distance', psnr='PSNR, dB', ssim='SSIM', de2000='CIEDE2000', cf='colourfulness', cf_abs='colourfulness, |R-G|', hue='hue distance',
+                warm='warm bias', frechet='Frechet (Lite0)', lpips='LPIPS', fid='FID')
+def _print_figures(r):
+    "The figures of one weights, with the 95 % intervals of those that are means over photos"
+    print(f"\n{r['weights']}")
+    for k, name in _figures.items():
+        if k not in r: continue
+        beside = next(b for b in ('grey', 'truth') if f'{k}_{b}' in r)
+        span = '{:7.2f} to {:.2f}'.format(*r['ci'][k]) if k in r['ci'] else ''
+        print(f"  {name:<22}{r[k]:8.2f}  {span:<18}{beside}: {r[f'{k}_{beside}']:.2f}")
+
+# %% ../nbs/15_cli.ipynb #e5a1c0de
 def _evaluate(a):
     from colorgan.compare import evaluate
-    result = evaluate(a.weights, a.data, size=a.size, device=a.device)
-    show = lambda k, name, unit='': print(f'{name:<22}{result[k[0]]:8.2f}{unit}   {k[1]}: {result[k[2]]:.2f}{unit}')
-    print(f"{result['n']} photos, {'each at its own size' if result['size'] is None else 'short side ' + str(result['size'])}")
-    show(('ab', 'grey', 'ab_grey'), 'mean ab distance')
-    show(('psnr', 'grey', 'psnr_grey'), 'PSNR', ' dB')
-    show(('cf', 'truth', 'cf_truth'), 'colourfulness')
+    result = evaluate(a.weights or ['light'], a.data, a.size, a.work, a.items, a.device, a.protocol, sheet=a.sheet)
+    seen = result['work'] if result['work'] else 'its own'
+    print(f"{result['n']} photos, judged {'each at its own size' if result['size'] is None else 'at short side ' + str(result['size'])}, seen by the network at {seen}")
+    for r in (result, *result.get('others', [])): _print_figures(r)
+    for s in result['skipped']: print(f'skipped: {s}')
     if a.json: _write_json(a.json, result)
 
 # %% ../nbs/15_cli.ipynb #550a3949
@@ -92,7 +103,7 @@ def _colorize_words(p):
     p.add_argument('input', nargs='+', help='photos, folders of photos, zips')
     p.add_argument('--out', required=True, metavar='DIR_OR_FILE', help='a folder, which gets the same folders and names; or a file, for one photo')
     _words(p, 'weights', 'device')
-    p.add_argument('--size', type=int, default=256, metavar='N', help='short side of what the network sees (default: 256); the photo keeps its own size')
+    p.add_argument('--size', type=int, metavar='N', help='short side of what the network sees (default: as it was trained); the photo keeps its own size')
     p.add_argument('--saturation', type=float, default=1., metavar='X', help='0 leaves photos grey, 2 makes them twice as colourful (default: 1)')
     p.add_argument('--format', metavar='EXT', help='jpg, png, webp, tif or bmp (default: as the photo)')
     p.add_argument('--suffix', default='', metavar='TEXT', help="added to each result's name")
@@ -116,13 +127,18 @@ def _train_words(p):
 # %% ../nbs/15_cli.ipynb #9d780e7d
 def _evaluate_words(p):
     p.add_argument('data', nargs='+', metavar='DATA', help='a folder or zip of colour photos, several of them, or a name')
-    _words(p, 'weights', 'size', 'device', 'json')
+    p.add_argument('--weights', action='append', metavar='W', help='a model folder, a run, or the name of bundled weights (default: light); given again, more to compare with')
+    p.add_argument('--work', type=int, metavar='N', help='short side of what the network sees (default: as it was trained)')
+    p.add_argument('--items', type=int, metavar='N', help='the first N photos only')
+    p.add_argument('--protocol', metavar='NAME', help="'ddcolor': the sizes and the resizing behind the table of the DDColor paper")
+    p.add_argument('--sheet', metavar='PNG', help='draw the ten best, median and worst photos there')
+    _words(p, 'size', 'device', 'json')
 
 # %% ../nbs/15_cli.ipynb #c9207aaa
 def _export_words(p):
     p.add_argument('weights', metavar='RUN_OR_MODEL', help='a model folder, a run, or the name of bundled weights')
     p.add_argument('--onnx', required=True, metavar='FILE', help='the file to write')
-    p.add_argument('--size', type=int, default=256, metavar='N', help='short side at which the network sees a photo (default: 256)')
+    p.add_argument('--size', type=int, metavar='N', help='short side at which the network sees a photo (default: as it was trained)')
     p.add_argument('--chroma-only', action='store_true', help='the network alone, from lightness to a and b')
     p.add_argument('--half', action='store_true', help='store weights at half precision, in half the room')
 

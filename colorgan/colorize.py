@@ -30,7 +30,7 @@ class TorchNet:
             from colorgan.recipes import load_model
             gen = load_model(gen, default_device(device))
         elif device is not None: gen = gen.to(device)
-        self.gen, self.stride = gen, max(32, gen.stride)
+        self.gen, self.stride, self.size = gen, max(32, gen.stride), getattr(getattr(gen, 'recipe', None), 'size', None)
     def __call__(self, L):
         import torch
         training, device = self.gen.training, next(self.gen.parameters()).device
@@ -53,7 +53,7 @@ class OnnxNet:
         if [i.name for i in self.session.get_inputs()] != ['L']:
             raise ColorganError(f'{label(path)} holds something else than a network of colorgan: export it with --chroma-only')
         self.info = self.session.get_modelmeta().custom_metadata_map
-        self.stride = int(self.info.get('stride', 32))
+        self.stride, self.size = int(self.info.get('stride', 32)), int(self.info.get('size', 256))
     def __call__(self, L): return self.session.run(None, {'L': L.astype(np.float32)})[0]
 
 # %% ../nbs/11_colorize.ipynb #b3e4c97c
@@ -94,10 +94,11 @@ class Colorizer:
     "Gives photos colour: `Colorizer()(photo)`"
     def __init__(self,
                  weights='light', # the name of bundled weights, a model folder, a run, a generator, or a function from L to ab
-                 size=256, # short side, in pixels, of what the network sees; the photo keeps its own size
+                 size=None, # short side, in pixels, of what the network sees; None: as it was trained. The photo keeps its own size
                  device=None): # 'cpu', 'cuda', …; None: the best there is
-        self.size = check_number('size', size, 16, 4096, int)
+        if size is not None: size = check_number('size', size, 16, 4096, int)
         self.net = network(weights, device)
+        self.size = size or getattr(self.net, 'size', None) or 256
 
     def see(self, photo):
         "`(y, L)` of a `Photo`: its luminance, and the small lightness that the network sees"
@@ -131,7 +132,7 @@ def _colorizer(weights, size, device): return Colorizer(weights, size, device)
 # %% ../nbs/11_colorize.ipynb #f6b44f39
 def colorize(photo, # path, open file, bytes, PIL image, or array with rows first
              weights='light', # as for `Colorizer`
-             size=256, # short side of what the network sees
+             size=None, # short side of what the network sees; None: as it was trained
              saturation=1., # 0 leaves it grey, 2 is twice as colourful
              device=None, # 'cpu', 'cuda', …; None: the best there is
             ): # PIL image of the photo's own size

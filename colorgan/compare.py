@@ -172,7 +172,7 @@ def evaluate(weights, # as `Colorizer` takes them; or a list of such, of which t
     if how['size'] is not None: how['size'] = check_number('size', how['size'], 1, 8192, int)
     device, refs = default_device(device), photo_files(data)[:items]
     weights = weights if isinstance(weights, (list, tuple)) else [weights]
-    colorizers = {i: Colorizer(w, device=device, **({} if how['work'] is None else {'size': how['work']})) for i, w in enumerate(weights)}
+    colorizers = {i: Colorizer(w, how['work'], device) for i, w in enumerate(weights)}
     tables, numbers, skipped = score_set(colorizers, refs, how['size'], how['squeeze'], device, Judges(device) if judges else None)
     if sheet: save_photo(extremes(colorizers[0], refs, numbers, tables.scores[0]['ab'], how['size'], how['squeeze']), sheet)
     first, *others = (dict(weights=named(w), **summary(tables, i)) for i, w in enumerate(weights))
@@ -242,7 +242,7 @@ def old_photos(weights, # as `Colorizer` takes them
               ) -> dict: # effect: mean ab distance from the truth; `none`, `grey` and `n` to compare
     "How the colours degrade when photos are old"
     device, refs, sums, n = default_device(device), photo_files(data)[:items], {}, 0
-    colorizer = Colorizer(weights, device=device, **({} if work is None else {'size': work}))
+    colorizer = Colorizer(weights, work, device)
     for batch in in_batches(refs, size):
         truths, n = [im for _, im in batch], n + len(batch)
         for k in ('none', *effects):

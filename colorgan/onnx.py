@@ -217,13 +217,13 @@ def halved(model: onnx.ModelProto, least=256):
 # %% ../nbs/13_onnx.ipynb #5b91c8a3
 def export_onnx(weights, # a model folder, a run, the name of bundled weights, or a `Generator`
                 path, # the file to write
-                size=256, # short side at which the network sees a photo
+                size=None, # short side at which the network sees a photo; None: as it was trained
                 chroma_only=False, # the network alone: `L` `(n, 1, h, w)` to `ab` `(n, 2, h, w)`
                 half=False, # store weights at half precision
                ) -> dict: # the metadata, which are also in the file
     "Write an ONNX file, once it has been checked against torch. Raises `ColorganError` if it does not do what torch does."
-    size = check_number('size', size, 16, 4096, int)
     gen = weights if hasattr(weights, 'space') else load_model(weights)
+    size = check_number('size', gen.recipe.size if size is None else size, 16, 4096, int)
     stride = max(32, gen.stride)
     net = chroma_graph(gen)
     model = net if chroma_only else photo_graph(net, stride, size)
