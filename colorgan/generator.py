@@ -99,22 +99,22 @@ def _down(ni, no, norm, first, last):
     after = [] if first or last else [norm_layer(norm, no)]
     return nn.Sequential(*act, nn.Conv2d(ni, no, 4, 2, 1, bias=first or last or norm != 'batch'), *after)
 
-def _up(ni, no, norm, dropout):
+def _up(ni, no, norm, dropout, slope):
     "Twice the sides"
-    return nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(ni, no, 4, 2, 1, bias=norm != 'batch'), norm_layer(norm, no), nn.Dropout(dropout))
+    return nn.Sequential(nn.LeakyReLU(slope), nn.ConvTranspose2d(ni, no, 4, 2, 1, bias=norm != 'batch'), norm_layer(norm, no), nn.Dropout(dropout))
 
 # %% ../nbs/02_generator.ipynb #91a48884
 class Pix2PixUnet(nn.Module):
     "The U-Net of pix2pix: `n_down` halvings, each with a skip to its way back, and a tanh"
     encoder = None
-    def __init__(self, n_out, norm, dropout, n_down, base):
+    def __init__(self, n_out, norm, dropout, n_down, base, slope):
         super().__init__()
         c = [min(base * 2**i, base * 8) for i in range(n_down)]
         self.multiple = 2**n_down
         self.downs = nn.ModuleList(_down(ni, no, norm, i == 0, i == n_down-1) for i, (ni, no) in enumerate(zip([1, *c], c)))
         ins = [c[-1], *(2 * o for o in c[-2:0:-1])]
-        self.ups = nn.ModuleList(_up(ni, no, norm, dropout if 0 < i < 4 else 0.) for i, (ni, no) in enumerate(zip(ins, c[-2::-1])))
-        self.last = nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(2 * c[0], n_out, 4, 2, 1), nn.Tanh())
+        self.ups = nn.ModuleList(_up(ni, no, norm, dropout if 0 < i < 4 else 0., slope) for i, (ni, no) in enumerate(zip(ins, c[-2::-1])))
+        self.last = nn.Sequential(nn.LeakyReLU(slope), nn.ConvTranspose2d(2 * c[0], n_out, 4, 2, 1), nn.Tanh())
     def forward(self, x):
         skips = []
         for down in self.downs: skips.append(x := down(x))
@@ -127,11 +127,12 @@ def pix2pix_unet(n_out=2, # channels to paint
                  norm='batch', # 'batch', 'instance' or None
                  dropout=.5, # in the three ups after the innermost; the only noise pix2pix has
                  size=256, # side of the photos: halved eight times, or as often as it goes
-                 base=64): # channels after the first halving
+                 base=64, # channels after the first halving
+                 slope=0.): # of the decoder's activation below zero: 0 is ReLU, .2 the encoder's LeakyReLU
     "The pix2pix U-Net: `(n, 1, h, w)` to `(n, n_out, h, w)` in [-1, 1]; sides must be multiples of 2 to the number of halvings, 256 at size 256"
     n_down = min(8, int(math.log2(max(size, 1))))
     if n_down < 2: raise ColorganError(f'the pix2pix U-Net needs photos of at least 4×4, got size {size}')
-    return init_normal(Pix2PixUnet(n_out, norm, dropout, n_down, base))
+    return init_normal(Pix2PixUnet(n_out, norm, dropout, n_down, base, slope))
 
 # %% ../nbs/02_generator.ipynb #51e18bb8
 class Attend(nn.Module):
@@ -197,7 +198,7 @@ class LightNet(nn.Module):
         self.paint = AnnealedMean(ab_bins()) if head == 'bins' else nn.Identity()
         self.head = nn.Conv2d(widths[-1], len(self.paint.bins) if head == 'bins' else 2, 1)
         nn.init.zeros_(self.head.weight)
-        with torch.no_grad(): self.head.bias.copy_(-(self.paint.bins * 5).square().sum(1) if head == 'bins' else torch.zeros(2))
+        self.head.bias.data = -(self.paint.bins * 5).square().sum(1) if head == 'bins' else torch.zeros(2)
 
     def logits(self, x):
         "What the last convolution says, at stride `chroma`: scores of the bins with `head='bins'`, else a and b"
@@ -248,7 +249,8 @@ def create_gen(recipe, # has `gen` (a name), `gen_kw`, `space` and `size`
                pretrained=True, # True: ImageNet weights if they can be had; False: random; or a file of weights
               ) -> Generator:
     "The generator of `recipe`, on the CPU, with `.recipe` set; raises `ColorganError` on an unknown name or argument"
-    net = call_builder(generators, recipe.gen, recipe.gen_kw, n_out=get_space(recipe.space).n_out, size=recipe.size, pretrained=pretrained)
+    from colorgan.zoo import zoo
+    net = call_builder(generators | zoo, recipe.gen, recipe.gen_kw, n_out=get_space(recipe.space).n_out, size=recipe.size, pretrained=pretrained)
     gen = Generator(net, recipe.space).to(memory_format=torch.channels_last)
     gen.recipe = recipe
     return gen
