@@ -16,7 +16,6 @@ from fastai.callback.core import Callback
 from io import BytesIO
 from pathlib import Path
 from .lab import ColorganError
-from .photos import write_whole
 from .recipes import make_folder
 
 # %% ../nbs/10_checkpoint.ipynb #c00f8c06

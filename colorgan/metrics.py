@@ -39,7 +39,7 @@ def ssim(rgb, # the result, RGB in [0, 1], shape `(n, 3, h, w)`
          truth, # the true photos
         ): # for each photo, shape `(n,)`; 1 is perfect
     "Structural similarity (Wang et al. 2004), mean over channels and points; sides below 11 are padded"
-    (n, c, h, w), g = rgb.shape, _window().to(rgb).float()
+    (c, h, w), g = rgb.shape[1:], _window().to(rgb).float()
     x, y = (F.pad(t.float(), (0, max(0, 11 - w), 0, max(0, 11 - h)), mode='replicate') for t in (rgb, truth))
     maps = torch.cat([x, y, x * x, y * y, x * y], 1)
     for shape in ((11, 1), (1, 11)): maps = F.conv2d(maps, g.view(1, 1, *shape).repeat(5 * c, 1, 1, 1), groups=5 * c)

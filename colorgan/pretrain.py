@@ -9,7 +9,7 @@ __all__ = ['Adam', 'adam', 'EMA', 'DeviceLoss', 'QuietRecorder', 'QuietProgress'
            'make_learner', 'pretrain_learner']
 
 # %% ../nbs/08_pretrain.ipynb #ab744143
-import fastai.callback.fp16, fastai.callback.schedule, time
+import fastai.callback.fp16, fastai.callback.schedule, time # noqa: F401
 import numpy as np, torch, torch.nn.functional as F
 from functools import partial
 from fastai.callback.core import Callback
