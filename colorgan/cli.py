@@ -72,6 +72,21 @@ def _write_json(path, what):
     from colorgan.files import write_whole
     write_whole(path, (json.dumps(what, indent=1) + '\n').encode())
 
+# %% ../nbs/15_cli.ipynb #cac4e001
+def _cache(a):
+    from colorgan.cache import make_cache
+    print(f'The cache is {make_cache(a.data, a.out, a.size)}. It is data like any other: colorgan train {a.out} --out run')
+
+# %% ../nbs/15_cli.ipynb #cac4e002
+def _inspect(a):
+    from colorgan.screen import inspect
+    print(inspect(a.data, a.out)['report'])
+
+# %% ../nbs/15_cli.ipynb #cac4e003
+def _bench(a):
+    from colorgan.speed import bench_data
+    bench_data(a.data or None, a.json)
+
 # %% ../nbs/15_cli.ipynb #449a97cd
 def _recipes(a):
     from colorgan.recipes import recipes
@@ -142,6 +157,23 @@ def _export_words(p):
     p.add_argument('--chroma-only', action='store_true', help='the network alone, from lightness to a and b')
     p.add_argument('--half', action='store_true', help='store weights at half precision, in half the room')
 
+# %% ../nbs/15_cli.ipynb #cac4e004
+def _cache_words(p):
+    p.add_argument('data', nargs='+', metavar='DATA', help='folders, zips, lists, or the name of a collection')
+    p.add_argument('--out', required=True, metavar='F', help='the file to make')
+    p.add_argument('--size', type=int, default=256, metavar='N', help='short side of the photos in it (default: 256)')
+
+# %% ../nbs/15_cli.ipynb #cac4e005
+def _inspect_words(p):
+    p.add_argument('data', nargs='+', metavar='DATA', help='folders, zips, lists, or the name of a collection')
+    p.add_argument('--out', default='inspect.png', metavar='PNG', help='where to draw what would be left out (default: inspect.png)')
+
+# %% ../nbs/15_cli.ipynb #cac4e006
+def _bench_words(p):
+    p.add_argument('what', choices=['data'], help="'data': loading photos, the tutorial's way and ours")
+    p.add_argument('data', nargs='*', metavar='DATA', help='photos to load (default: bundled ones)')
+    _words(p, 'json')
+
 # %% ../nbs/15_cli.ipynb #0af2108d
 def _demo_words(p):
     p.add_argument('--out', default='demo', metavar='DIR', help='the folder to make (default: demo)')
@@ -154,7 +186,10 @@ commands = dict(
     train=(_train, _train_words, 'train a recipe on photos', 'colorgan train photos --out run --recipe light --size 128'),
     evaluate=(_evaluate, _evaluate_words, 'measure how close to the truth the colours are', 'colorgan evaluate --weights run photos --size 256'),
     export=(_export, _export_words, 'write an ONNX file of trained weights', 'colorgan export run --onnx photo.onnx'),
-    recipes=(_recipes, lambda p: None, 'list the recipes', 'colorgan recipes'))
+    recipes=(_recipes, lambda p: None, 'list the recipes', 'colorgan recipes'),
+    cache=(_cache, _cache_words, 'decode photos once, into one file that trainings read fast', 'colorgan cache photos --out photos.cache --size 256'),
+    inspect=(_inspect, _inspect_words, 'say what is in a set of photos, and which a training would leave out', 'colorgan inspect photos'),
+    bench=(_bench, _bench_words, 'measure speed, another way and ours side by side', 'colorgan bench data --json figures.json'))
 
 # %% ../nbs/15_cli.ipynb #2e5a32f1
 def parser() -> argparse.ArgumentParser:
