@@ -218,14 +218,34 @@ def photo_files(data, # a folder, zip, list file (.txt, .csv), photo, name such 
     if not refs: raise ColorganError(f'there are no photos in {photo_name(data)}: give a folder or a zip with JPEG, PNG or other photos')
     return refs
 
-# %% ../nbs/00_photos.ipynb #86ec08bf
+# %% ../nbs/00_photos.ipynb #3a7ed60a
+def _write_nameless(content, folder, names):
+    "Write a file without a name in `folder`, then give it the first of `names` that is free; that name, or None where this is not possible"
+    try: fd = os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o666)
+    except (AttributeError, OSError): return None
+    with open(fd, 'wb') as f:
+        f.write(content)
+        f.flush()
+        for name in names:
+            try: os.link(f'/proc/self/fd/{fd}', name, src_dir_fd=fd)
+            except FileExistsError: continue
+            except OSError: return None
+            return name
+
+# %% ../nbs/00_photos.ipynb #a3dc56d0
 def write_whole(path, # where to
-                content: bytes):
-    "Writes a file beside its place and moves it there. Raises `ColorganError` if that is not possible."
-    part = Path(f'{path}.part')
+                content): # bytes
+    "Write a file whole or not at all; folders are made. Raises `ColorganError` if that is not possible."
+    path = Path(path)
+    part = path.with_name(f'.{path.name[:60]}.{os.urandom(4).hex()}.part')
     try:
-        part.write_bytes(content)
-        os.replace(part, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        name = _write_nameless(content, path.parent, (path, part))
+        if name == path: return
+        try:
+            if name is None: part.write_bytes(content)
+            os.replace(part, path)
+        finally: part.unlink(missing_ok=True)
     except OSError as e: raise ColorganError(f'{photo_name(path)} cannot be written: {e.strerror or e}') from e
 
 # %% ../nbs/00_photos.ipynb #939f0d49
