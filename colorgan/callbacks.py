@@ -8,7 +8,7 @@ Docs: https://colorgan.github.io/colorgan/callbacks.html.md"""
 __all__ = ['rate', 'Schedule', 'Interruptible', 'paint', 'save_image', 'RunLog', 'plain_state', 'Finite', 'Half', 'precision',
            'fast_math']
 
-# %% ../nbs/10_callbacks.ipynb #07473ef0
+# %% ../nbs/10_callbacks.ipynb #3d52e6e9
 import json, math, signal, threading, time
 import torch
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from .photos import write_whole
 from .recipes import make_folder
 from .visualize import loss_curves, show_sheet
 
-# %% ../nbs/10_callbacks.ipynb #3f632f6e
+# %% ../nbs/10_callbacks.ipynb #3dcc0135
 def rate(share, # share of the stage that is done, 0 to 1
          schedule='cosine', # 'cosine' falls to zero, 'const' stays
          warmup=0., # share of the stage in which the rate rises from zero
@@ -30,7 +30,7 @@ def rate(share, # share of the stage that is done, 0 to 1
     up = min(1., share / warmup) if warmup else 1.
     return up * ((1 + math.cos(math.pi * min(share, 1.))) / 2 if schedule == 'cosine' else 1.)
 
-# %% ../nbs/10_callbacks.ipynb #073dbc01
+# %% ../nbs/10_callbacks.ipynb #ee7dc8ed
 class Schedule(Callback):
     "Set the learning rates by the share of the stage that is done, in epochs or in minutes of training, and end it when time is up"
     order, run_valid = 70, False
@@ -56,7 +56,7 @@ class Schedule(Callback):
         if self.over: raise CancelFitException()
     def after_fit(self): self.opt.set_hyper('lr', self.lrs)
 
-# %% ../nbs/10_callbacks.ipynb #9376ff92
+# %% ../nbs/10_callbacks.ipynb #d7259dea
 class Interruptible(Callback):
     "Let Ctrl-C end the training after the batch that is under way; `stopped` says that it did"
     order, stopped = 97, False
@@ -71,7 +71,7 @@ class Interruptible(Callback):
     def after_fit(self):
         if self.main: signal.signal(signal.SIGINT, self.before)
 
-# %% ../nbs/10_callbacks.ipynb #6bd49cfb
+# %% ../nbs/10_callbacks.ipynb #7ee7046a
 @torch.no_grad()
 def paint(gen, # a generator
           x, # what it sees, network range
@@ -83,14 +83,14 @@ def paint(gen, # a generator
     gen.train(mode)
     return rgb
 
-# %% ../nbs/10_callbacks.ipynb #2a41481a
+# %% ../nbs/10_callbacks.ipynb #6c101727
 def save_image(im, # PIL image
                path): # ends in `.png` or `.jpg`
     "Write a picture whole or not at all; raises `ColorganError` if it cannot be written"
     im.save(out := BytesIO(), path.suffix[1:].replace('jpg', 'jpeg'))
     write_whole(path, out.getvalue())
 
-# %% ../nbs/10_callbacks.ipynb #c45bce3d
+# %% ../nbs/10_callbacks.ipynb #dd9e4e8f
 class RunLog(Callback):
     "After each epoch a line in `log.jsonl`, and pictures if the last ones are some seconds old; all the while, `progress.json`"
     order = 65
@@ -98,7 +98,7 @@ class RunLog(Callback):
                  stage): # 'pretrain' or 'gan'
         self.path, self.held_out, self.stage, self.best = run.path, run.x, stage, math.inf
         self.drawn, self.told, self.curved = 0., 0., time.time()
-    def before_fit(self): self.start, self.gen = time.time(), getattr(self.model, 'gen', self.model)
+    def before_fit(self): self.painter = getattr(self.model, 'gen', self.model)
     def after_batch(self):
         if self.training and time.time() - self.told > 3: self.tell()
     def tell(self):
@@ -109,11 +109,11 @@ class RunLog(Callback):
         write_whole(self.path/'progress.json', json.dumps(facts).encode())
     def after_validate(self):
         error = float(self.recorder.log[self.recorder.metric_names.index('ab_error')])
-        if error < self.best: write_whole(make_folder(self.path/'checkpoints')/'best.safetensors', safetensors(plain_state(self.gen)))
+        if error < self.best: write_whole(make_folder(self.path/'checkpoints')/'best.safetensors', safetensors(plain_state(self.painter)))
         self.best = min(error, self.best)
         if time.time() - self.drawn < 5: return
         self.drawn = time.time()
-        rows = [[p] for p in paint(self.gen, self.held_out)]
+        rows = [[p] for p in paint(self.painter, self.held_out)]
         save_image(show_sheet(rows), make_folder(self.path/'sheets')/f'{self.stage}-{self.epoch:03}.png')
     def after_epoch(self):
         rec, opt = self.recorder, self.opt
@@ -125,12 +125,12 @@ class RunLog(Callback):
             self.curved = time.time()
         self.tell()
 
-# %% ../nbs/10_callbacks.ipynb #86766505
+# %% ../nbs/10_callbacks.ipynb #d5d6b057
 def plain_state(gen) -> dict:
     "A generator's tensors on the CPU, contiguous"
     return {k: t.detach().cpu().contiguous() for k, t in gen.state_dict().items()}
 
-# %% ../nbs/10_callbacks.ipynb #b64fc5c5
+# %% ../nbs/10_callbacks.ipynb #f1ccaa1a
 class Finite(Callback):
     "Stop at a loss that is not finite; `bad` is then the step, and the batch is in `nonfinite.pt`"
     order, run_valid = 94, False
@@ -148,7 +148,7 @@ class Finite(Callback):
         torch.save(dict(step=self.bad, loss=loss, x=xb[0].cpu(), y=yb[0].cpu()), self.folder/'nonfinite.pt')
         raise CancelFitException()
 
-# %% ../nbs/10_callbacks.ipynb #3df6fb1c
+# %% ../nbs/10_callbacks.ipynb #4d458194
 class Half(MixedPrecision):
     "fastai's mixed precision on whatever device the photos are, a processor included"
     name = 'mixed_precision'
@@ -157,7 +157,7 @@ class Half(MixedPrecision):
         self.autocast = torch.autocast(device, torch.float16 if fp16 else torch.bfloat16)
         self.learn.scaler, self.scales = torch.amp.GradScaler(device, enabled=fp16), []
 
-# %% ../nbs/10_callbacks.ipynb #1ce7b1d5
+# %% ../nbs/10_callbacks.ipynb #70c56d5d
 def precision(device, # torch device
               amp=None, # 'fp32', 'fp16' or 'bf16'; None: what the device is best at
              ) -> list: # of callbacks
@@ -166,7 +166,7 @@ def precision(device, # torch device
     if amp is None and device.type == 'cuda': amp = 'bf16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'fp16'
     return [] if amp in (None, 'fp32') else [Half(amp)]
 
-# %% ../nbs/10_callbacks.ipynb #fe81672f
+# %% ../nbs/10_callbacks.ipynb #7e6c50b6
 @contextmanager
 def fast_math(device): # torch device
     "Inside, a GPU may round matrix products to TF32 and choose its fastest convolutions"

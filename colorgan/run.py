@@ -7,7 +7,7 @@ Docs: https://colorgan.github.io/colorgan/run.html.md"""
 # %% auto #0
 __all__ = ['fingerprint', 'Run', 'fit_from', 'fit_stage', 'save', 'sides', 'seed_all', 'train', 'stages', 'finish']
 
-# %% ../nbs/10_run.ipynb #dd7b21be
+# %% ../nbs/10_run.ipynb #7ccf74c8
 import hashlib, json, math, random
 import numpy as np, torch
 from dataclasses import asdict
@@ -25,13 +25,13 @@ from .pretrain import pretrain_learner
 from .recipes import fill, get_recipe, load_tensors, make_folder, replace, save_model, versions
 from .visualize import loss_curves, show_sheet
 
-# %% ../nbs/10_run.ipynb #00b2c813
+# %% ../nbs/10_run.ipynb #86b94856
 def fingerprint(dls) -> str:
     "A short code for which photos are trained on and which are held out"
     names = '\n'.join(Path(photo_name(r)).name for dl in dls.loaders for r in (*getattr(dl.dataset, 'refs', ()), '|'))
     return hashlib.blake2b(names.encode(errors='replace'), digest_size=8).hexdigest()
 
-# %% ../nbs/10_run.ipynb #98e37812
+# %% ../nbs/10_run.ipynb #1b90092e
 class Run:
     "A run on disk"
     def __init__(self, out, # its folder
@@ -72,7 +72,7 @@ class Run:
         log = self.path/'log.jsonl'
         return dict(columns=self.columns, log=log.stat().st_size if log.exists() else 0)
 
-# %% ../nbs/10_run.ipynb #12a1889d
+# %% ../nbs/10_run.ipynb #7b70edf6
 def fit_from(learn, first, epochs, cbs):
     "fastai's `fit`, from the epoch `first` on"
     def _do_fit():
@@ -81,7 +81,7 @@ def fit_from(learn, first, epochs, cbs):
     try: learn.fit(epochs, cbs=cbs)
     finally: del learn._do_fit
 
-# %% ../nbs/10_run.ipynb #7d0f1382
+# %% ../nbs/10_run.ipynb #dde3dfb9
 def fit_stage(run, # the `Run`
               number, stage, # 0 and 'pretrain', or 1 and 'gan'
               learn, gen, # the learner, and the generator in it
@@ -99,7 +99,7 @@ def fit_stage(run, # the `Run`
     run.checkpoints.save(dict(stage=number + 1, gen=gen.state_dict(), dice=dice_state(), **run.extra()), (number + 1) * 10**9)
     run.state = None
 
-# %% ../nbs/10_run.ipynb #6dd4acbb
+# %% ../nbs/10_run.ipynb #71a8078d
 def save(run, stage, learn, gen):
     "Save the model, the sheet and the curves after a stage"
     names, values = learn.recorder.metric_names[1:-1], (learn.recorder.values or [[]])[-1]
@@ -111,19 +111,19 @@ def save(run, stage, learn, gen):
     save_image(show_sheet(list(zip(*columns.values())), list(columns)), run.path/'sheet.png')
     if (run.path/'log.jsonl').exists(): save_image(loss_curves(run.path), run.path/'curves.png')
 
-# %% ../nbs/10_run.ipynb #744e1e5d
+# %% ../nbs/10_run.ipynb #2ca8d333
 def sides(size): # a number, several, or a text such as '64,128'
     "The recipe's fields for a size, or for several that grow in the course of each stage"
     if isinstance(size, str): size = size.split(',')
     if isinstance(size, (list, tuple)) and len(size) > 1: return dict(size=max(int(s) for s in size), sizes=tuple(int(s) for s in size), growing=True)
     return dict(size=size[0] if isinstance(size, (list, tuple)) else size)
 
-# %% ../nbs/10_run.ipynb #6c51a906
+# %% ../nbs/10_run.ipynb #e7dfc475
 def seed_all(seed):
     "Set all random number generators"
     random.seed(seed); np.random.seed(seed % 2**32); torch.manual_seed(seed)
 
-# %% ../nbs/10_run.ipynb #b0303877
+# %% ../nbs/10_run.ipynb #b3f4d5e4
 def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
           recipe='resnet18-two-stage', # a `Recipe` or the name of one
           out='run', # the folder to make
@@ -146,15 +146,15 @@ def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
     fields = dict(pretrain_epochs=pretrain_epochs, gan_epochs=gan_epochs, bs=bs, items=items, **sides(size))
     recipe = replace(whole, **{k: v for k, v in fields.items() if v is not None}, **changes)
     seed_all(seed)
-    dls = data if isinstance(data, DataLoaders) else get_dls(data, size=recipe.size, bs=recipe.bs, space=recipe.space, valid=valid, items=recipe.items,
-                                                             seed=seed, device=default_device(device), **(data_kw or {}))
-    gen = fill(create_gen(recipe, pretrained=False), load_tensors(init), f'the weights of {init}') if init else create_gen(recipe)
     with locked(out):
+        dls = data if isinstance(data, DataLoaders) else get_dls(data, size=recipe.size, bs=recipe.bs, space=recipe.space, valid=valid, items=recipe.items,
+                                                                 seed=seed, device=default_device(device), **(data_kw or {}))
+        gen = fill(create_gen(recipe, pretrained=False), load_tensors(init), f'the weights of {init}') if init else create_gen(recipe)
         run = Run(out, recipe, dls, resume, keep, checkpoint_minutes, data=str(data), seed=seed, pretrain_minutes=pretrain_minutes, gan_minutes=gan_minutes)
         if compile: gen.net.compile()
         return stages(run, whole, gen, dict(pretrain=pretrain_minutes, gan=gan_minutes), amp)
 
-# %% ../nbs/10_run.ipynb #42c6e316
+# %% ../nbs/10_run.ipynb #d7a7a957
 def stages(run, whole, gen, minutes, amp):
     "The stages that are left; the run's folder"
     if run.finished: print(f'The run in {run.path} is finished.')
