@@ -146,10 +146,10 @@ def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
     fields = dict(pretrain_epochs=pretrain_epochs, gan_epochs=gan_epochs, bs=bs, items=items, **sides(size))
     recipe = replace(whole, **{k: v for k, v in fields.items() if v is not None}, **changes)
     seed_all(seed)
+    dls = data if isinstance(data, DataLoaders) else get_dls(data, size=recipe.size, bs=recipe.bs, space=recipe.space, valid=valid, items=recipe.items,
+                                                             seed=seed, device=default_device(device), **(data_kw or {}))
+    gen = fill(create_gen(recipe, pretrained=False), load_tensors(init), f'the weights of {init}') if init else create_gen(recipe)
     with locked(out):
-        dls = data if isinstance(data, DataLoaders) else get_dls(data, size=recipe.size, bs=recipe.bs, space=recipe.space, valid=valid, items=recipe.items,
-                                                                 seed=seed, device=default_device(device), **(data_kw or {}))
-        gen = fill(create_gen(recipe, pretrained=False), load_tensors(init), f'the weights of {init}') if init else create_gen(recipe)
         run = Run(out, recipe, dls, resume, keep, checkpoint_minutes, data=str(data), seed=seed, pretrain_minutes=pretrain_minutes, gan_minutes=gan_minutes)
         if compile: gen.net.compile()
         return stages(run, whole, gen, dict(pretrain=pretrain_minutes, gan=gan_minutes), amp)

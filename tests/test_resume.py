@@ -44,10 +44,9 @@ def kill(p, condition, patience=60):
     "SIGKILL as soon as `condition()` holds; whether it still lived."
     end = time.monotonic() + patience
     while p.is_alive() and not condition() and time.monotonic() < end: time.sleep(.001)
-    alive = p.is_alive()
-    os.kill(p.pid, signal.SIGKILL)
+    p.kill()
     p.join()
-    return alive
+    return p.exitcode == -signal.SIGKILL
 
 
 @pytest.fixture(scope='session')
