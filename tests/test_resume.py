@@ -81,15 +81,17 @@ def test_killed_in_each_stage_and_while_writing(tmp_path, alone):
 
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments(tmp_path, alone):
-    dice, out, killed = random.Random(0), tmp_path/'run', 0
+    "A process lives for up to one undisturbed run's time; a run that gets finished in spite of it is checked, and the next one begins."
+    begun = time.monotonic()
+    start(tmp_path/'undisturbed').join()
+    whole, dice, killed, runs = time.monotonic() - begun, random.Random(0), 0, 0
     while killed < 20:
-        at = time.monotonic() + dice.uniform(.2, 4)
-        p = start(out)
-        if not kill(p, lambda at=at: time.monotonic() > at):
-            finish(out, alone)
-            out = tmp_path/f'run{killed}'
-        else: killed += 1
-    finish(out, alone)
+        at = time.monotonic() + dice.uniform(.05, 1) * whole
+        if kill(start(tmp_path/f'run{runs}'), lambda at=at: time.monotonic() > at): killed += 1
+        else:
+            finish(tmp_path/f'run{runs}', alone)
+            runs += 1
+    finish(tmp_path/f'run{runs}', alone)
 
 
 def test_damaged_checkpoint_falls_back(tmp_path, alone, capsys):
