@@ -14,9 +14,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageOps
 from .lab import ColorganError
-from .photos import photo_name, write_whole
+from .photos import photo_name, to_srgb, write_whole
 
 # %% ../nbs/11_files.ipynb #2ce8456a
 def label(src) -> str:
@@ -71,17 +71,6 @@ def _from_array(a):
         raise ColorganError(f'expected an array of shape (rows, columns) or (rows, columns, 1 to 4), got {a.shape}')
     return Image.fromarray(np.ascontiguousarray(_to_bytes(a).squeeze(2) if a.shape[2] == 1 else _to_bytes(a)))
 
-# %% ../nbs/11_files.ipynb #2b0294cf
-def _to_srgb(im):
-    "`im` as 8-bit sRGB by its embedded profile; as it is, if it has none, or one that is sRGB already or broken"
-    icc = im.info.get('icc_profile')
-    if not icc or im.mode not in ('L', 'RGB', 'CMYK', 'LAB'): return im
-    try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-        if im.mode == 'RGB' and 'sRGB' in ImageCms.getProfileDescription(profile): return im
-        return ImageCms.profileToProfile(im, profile, ImageCms.createProfile('sRGB'), outputMode='RGB')
-    except (ImageCms.PyCMSError, OSError, ValueError): return im
-
 # %% ../nbs/11_files.ipynb #9d4eb26e
 def _parts(im, src):
     "`(image, alpha)` of a PIL image of any mode: the image 'L' or 'RGB', the alpha 'L' or None"
@@ -92,7 +81,7 @@ def _parts(im, src):
         alpha, im = rgba.getchannel('A'), im.convert('L' if im.mode in ('LA', 'La', 'L', '1') else 'RGB')
         if alpha.getextrema() == (255, 255): alpha = None
         if icc: im.info['icc_profile'] = icc
-    im = _to_srgb(im)
+    im = to_srgb(im)
     return (im if im.mode in ('L', 'RGB') else im.convert('L' if im.mode == '1' else 'RGB')), alpha
 
 # %% ../nbs/11_files.ipynb #e8a71feb
