@@ -51,6 +51,7 @@ class Recipe:
     warmup: float = 0. # share of a stage in which the learning rates rise from zero
     clip: float = 0. # gradients longer than this are shortened to it; 0: never
     encoder_lr_mult: float = 1. # the generator's encoder learns at this many times the rate of the rest
+    frozen: int = 0 # so many of the encoder's first stages stay as they are: they cost the most and change the least
     ema: float = 0. # decay of the running average of the generator that is evaluated and saved; 0: none
     pretrain_epochs: int = 20 # how often the first stage sees every photo; 0: no first stage
     pretrain_lr: float = 1e-4 # the generator's learning rate in the first stage
