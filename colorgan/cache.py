@@ -65,7 +65,7 @@ def _stamp(ref, most=4096):
 def fingerprint(refs, short) -> str: # 64 hexadecimal digits
     "Of these photos at this size: the same wherever they lie, another one when a photo was added, removed, renamed or changed"
     what = [(name, *_stamp(r)) for name, r in zip(inner_names(refs), refs)]
-    return hashlib.sha256(json.dumps([short, row_type.descr, what]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([2, short, row_type.descr, what]).encode()).hexdigest()
 
 # %% ../nbs/01_cache.ipynb #39e1f30b
 _log_type = np.dtype([('ok', 'u1')] + row_type.descr)
@@ -101,7 +101,8 @@ def _finish(part, rows, names, key, short):
     table = np.zeros(int(rows['ok'].sum()), row_type)
     for k in row_type.names: table[k] = rows[rows['ok'] == 1][k]
     table['start'] = HEAD + np.cumsum(_lengths(table)) - _lengths(table)
-    listed = {'photos': [n for n, ok in zip(names, rows['ok']) if ok], 'skipped': [n for n, ok in zip(names, rows['ok']) if not ok]}
+    listed = {k: [n for n, ok in zip(names, rows['ok']) if ok == want] for k, want in (('photos', 1), ('skipped', 0))}
+    listed['skipped_at'] = np.flatnonzero(rows['ok'] == 0).tolist()
     tail = table.tobytes() + json.dumps(listed).encode()
     facts = dict(short=short, n=len(table), end=HEAD + int(_lengths(table).sum()), crc=zlib.crc32(tail), source=key, dtype=row_type.descr)
     head = json.dumps(facts).encode()
@@ -206,21 +207,26 @@ def cache_folder() -> Path:
     return Path(os.environ.get('COLORGAN_CACHE') or Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'colorgan')
 
 # %% ../nbs/01_cache.ipynb #520ab31e
+def _called(parts):
+    "The same name for the same data, whatever has become of it since"
+    spec = [os.path.abspath(d) if os.path.exists(str(d)) else str(d) for d in parts]
+    return f"{Path(spec[0]).stem[:60]}-{hashlib.sha256(json.dumps(spec).encode('utf8', 'surrogateescape')).hexdigest()[:10]}"
+
 def cached(data, # photos, as `photo_files` takes them
            size=256, # side of the squares that will be cut from it
            folder=None, # where the cache lies; `cache_folder()` if `None`
            keep=None, # a folder, such as one on Drive, where a copy is kept
            say=print,
+           refs=None, # those photos of `data` that it is of; all if `None`
           ) -> Path: # a cache, which is data for `get_dls`
     "The cache of `data`: the one that is there, if it is whole and of the same photos; else it is made. A cache is its own."
     parts = [data] if isinstance(data, (str, os.PathLike)) else [d for d in data]
     if len(parts) == 1 and os.path.isfile(parts[0]) and is_cache(parts[0]): return Path(parts[0])
-    spec = [str(d) if hasattr(d, 'image') else os.path.abspath(d) for d in parts]
-    name = f"{Path(spec[0]).stem}-{hashlib.sha256(json.dumps(spec).encode('utf8', 'surrogateescape')).hexdigest()[:10]}-{size}.cache"
+    name = f'{_called(parts)}-{size}.cache'
     out, copy = Path(folder or cache_folder())/name, keep and Path(keep)/name
     if copy and not out.exists() and copy.exists(): _copy(copy, out)
     if out.exists(): _check(out)
-    make_cache(data, out, size, say=say)
+    make_cache(data if refs is None else refs, out, size, say=say)
     if copy and not (copy.exists() and open_cache(copy).head == open_cache(out).head): _copy(out, copy)
     return out
 

@@ -41,7 +41,8 @@ def _colorize(a):
 def _train(a):
     from colorgan.run import train
     names = 'pretrain_epochs gan_epochs pretrain_minutes gan_minutes size bs items seed device init resume'.split()
-    run = train(a.data, a.recipe, a.out, **{k: getattr(a, k) for k in names})
+    run = train(a.data, a.recipe, a.out, **{k: getattr(a, k) for k in names},
+                data_kw=dict(cache=False if a.no_cache else a.keep_cache))
     print(f'The model is in {run/"model"}. Try it: colorgan colorize PHOTO --weights {run} --out colour')
 
 # %% ../nbs/15_cli.ipynb #6142c6d9
@@ -137,6 +138,8 @@ def _train_words(p):
     p.add_argument('--seed', type=int, default=42, metavar='N', help='of weights, split and order (default: 42)')
     p.add_argument('--init', metavar='W', help='weights to start from')
     p.add_argument('--resume', action='store_true', help='go on with the run, or begin it if there is none')
+    p.add_argument('--keep-cache', metavar='DIR', help='keep a copy of the decoded photos there, on Drive for example, and take them from there the next time')
+    p.add_argument('--no-cache', action='store_true', help='decode photos again in every epoch (default: once, into ~/.cache/colorgan, if they are more than 256)')
     _words(p, 'device')
 
 # %% ../nbs/15_cli.ipynb #9d780e7d

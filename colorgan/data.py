@@ -6,8 +6,8 @@ Docs: https://colorgan.github.io/colorgan/data.html.md"""
 
 # %% auto #0
 __all__ = ['Photos', 'CachedPhotos', 'fits', 'on_device', 'ToSpace', 'PhotoDL', 'default_device', 'small_settings',
-           'split_photos', 'screen_split', 'get_dls', 'PhotoLoaders', 'workspace', 'bundled_photos', 'open_photo',
-           'photo_files']
+           'split_photos', 'screen_split', 'through_cache', 'get_dls', 'PhotoLoaders', 'workspace', 'bundled_photos',
+           'open_photo', 'photo_files']
 
 # %% ../nbs/01_data.ipynb #0cc65538
 import os
@@ -18,17 +18,19 @@ from fastai.data.core import DataLoaders, TfmdDL
 from fastai.torch_core import explode_types
 from fasttransform import ItemTransform
 from torch.nn import functional as F
+from .cache import cached
 from .color import get_space
 from .crops import crop_box, cut, dice, each_photo, encode_bytes, middle_box, mirrored, resample, resample_bytes
 from .lab import ColorganError
-from .photos import bundled_photos, cores, open_cache, open_photo, photo_files, photo_name
+from .photos import CachePhoto, bundled_photos, cores, open_cache, open_photo, photo_files, photo_name
 from .screen import measured, reasons, twin, twins
 _all_ = ['bundled_photos', 'open_photo', 'photo_files']
 
 # %% ../nbs/01_data.ipynb #adf00bad
 class Photos:
     "Photos read from their files, cut to squares of bytes, batch by batch"
-    def __init__(self, refs, size, augment, seed): self.refs, self.size, self.augment, self.seed, self.bad = refs, size, augment, seed, {}
+    def __init__(self, refs, size, augment, seed, fill=True): # fill: put another photo in the place of one that cannot be read
+        self.refs, self.size, self.augment, self.seed, self.fill, self.bad = refs, size, augment, seed, fill, {}
     def __len__(self): return len(self.refs)
     def __getitem__(self, i): return self.refs[i]
     def one(self, i, u):
@@ -36,20 +38,24 @@ class Photos:
         im = open_photo(self.refs[i], self.size * 3 // 2 if self.augment else self.size)
         return cut(im, crop_box(*im.size, u) if self.augment else middle_box(*im.size), self.size)
     def first_good(self, i, u, bad):
-        "Photo `i`, or the next that can be read; the numbers of those that cannot are added to `bad`"
-        for j in (k % len(self) for k in range(i, i + len(self))):
+        "Photo `i` in a list, or the next that can be read, or an empty list; the numbers of those that cannot be read are added to `bad`"
+        for j in (k % len(self) for k in range(i, i + (len(self) if self.fill else 1))):
             if j in self.bad: continue
-            try: return self.one(j, u)
+            try: return [self.one(j, u)]
             except ColorganError: bad.append(j)
-        raise ColorganError(f'not one of {len(self)} photos can be read, {photo_name(self.refs[0])} among them: look at what they are')
+        if self.fill: self.despair()
+        return []
+    def despair(self): raise ColorganError(f'not one of {len(self)} photos can be read, {photo_name(self.refs[0])} among them: look at what they are')
     def read(self, idxs, epoch):
         "Bytes of shape `(n, size, size, 3)`, which of them to mirror, and the numbers of photos that could not be read"
         u, bad = dice(self.seed, epoch, len(self))[idxs], []
-        rgb = np.stack([self.first_good(int(i), v, bad) for i, v in zip(idxs, u)])
-        return torch.from_numpy(rgb), torch.from_numpy((u[:, 4] < .5) & self.augment), torch.tensor(bad, dtype=torch.long)
+        found = [self.first_good(int(i), v, bad) for i, v in zip(idxs, u)]
+        rgb = np.array(sum(found, []), np.uint8).reshape(-1, self.size, self.size, 3)
+        return torch.from_numpy(rgb), torch.from_numpy((u[:, 4] < .5)[[len(f) > 0 for f in found]] & self.augment), torch.tensor(bad, dtype=torch.long)
     def finish(self, rgb, mirror, bad):
         "On the device: bytes of shape `(n, 3, size, size)`, mirrored; and unreadable photos are noted"
         self.bad.update((i, photo_name(self.refs[i])) for i in bad.tolist())
+        if len(self.bad) == len(self): self.despair()
         return mirrored(rgb.permute(0, 3, 1, 2), mirror)
 
 # %% ../nbs/01_data.ipynb #fa8c7547
@@ -123,6 +129,7 @@ class PhotoDL(TfmdDL):
         return idxs[self.start * self.bs:len(self) * self.bs].tolist()
     def create_batches(self, samps):
         return (self.dataset.read(b, self.epoch if self.shuffle else 0) for b in self.chunkify(samps))
+    def __iter__(self): return (b for b in super().__iter__() if len(b[0]))
     def one_batch(self):
         "The first batch of the next pass, which is not used up by looking at it"
         pos = self.next
@@ -176,6 +183,38 @@ def screen_split(train, valid, # two lists of references
     if not all(kept): raise ColorganError(f'no photos are left after screening ({left_out}): look at them with `colorgan inspect`, or pass screen=False')
     return *kept, left_out
 
+# %% ../nbs/01_data.ipynb #7ee025af
+def through_cache(train, valid, # two lists of references
+                  size, # side of the squares that will be cut from them
+                  what, # what they are of, for the name of the cache
+                  cache=None, # True, False, a folder that keeps a copy of the cache, or None: if there are more than 256 that are in no cache yet
+                 ) -> tuple: # both lists, in a cache if that is wanted and possible; the cache, or None
+    "Photos decoded once. Those that cannot be read are left out. Raises `ColorganError` if a cache that was asked for cannot be made."
+    refs = sorted({*train, *valid}, key=photo_name)
+    if cache is False or cache is None and (len(refs) <= 256 or all(hasattr(r, 'row') for r in refs)): return train, valid, None
+    try: path = cached(what, size, keep=None if cache in (None, True) else cache, refs=refs)
+    except ColorganError as e:
+        if cache is not None: raise
+        print(f'Photos are decoded again in every epoch: {e}')
+        return train, valid, None
+    good = np.setdiff1d(np.arange(len(refs)), open_cache(path).names['skipped_at'])
+    where = {refs[i]: CachePhoto(str(path), n) for n, i in enumerate(good)}
+    train, valid = ([where[r] for r in half if r in where] for half in (train, valid))
+    if not (train and valid): raise ColorganError('not one of the photos to train on, or to check on, can be read: look at what they are')
+    return train, valid, path
+
+# %% ../nbs/01_data.ipynb #62ce9916
+def _what(data, valid, items, seed):
+    "All that decides which photos there are"
+    parts = [p for d in (data, valid) if not isinstance(d, (int, float)) for p in ([d] if isinstance(d, (str, os.PathLike)) or hasattr(d, 'image') else d)]
+    return parts + ([f'{items} by {seed}'] if items else [])
+
+def _say(path, dls):
+    left_out = ''.join(f', {n:,} {why}' for why, n in (dls.left_out | ({'cannot be read': len(dls.skipped)} if dls.skipped else {})).items())
+    path = Path(path)
+    where = f'~/{path.relative_to(Path.home())}' if path.is_relative_to(Path.home()) else path
+    print(f'Photos come from the cache {where}: {len(dls.train_ds):,} to train on, {len(dls.valid_ds):,} held out' + (f'; left out:{left_out[1:]}' if left_out else ''))
+
 # %% ../nbs/01_data.ipynb #afe8b3e3
 def _workers(refs): return min(cores(), 16) if len(refs) > 256 else 0
 
@@ -191,23 +230,26 @@ def get_dls(data, # a folder, zip, list file, name such as 'bundled', or a list 
             augment=True, # random crops and mirroring while training; else always the middle
             num_workers=None, # processes that read photos; None: as many as there are cores, or none for few photos
             screen=None, # leave out what has nothing to teach: True, False, thresholds for `reasons`, or None: if it is a cache
+            cache=None, # decode photos once, see `through_cache`: True, False, a folder that keeps a copy of the cache, or None: if they are many
            ) -> DataLoaders: # batches `(x, y)` as `space` has them; `.space`; `.left_out`, counts of screening; `.skipped`, photos that could not be read
     "fastai `DataLoaders` of photos. Bytes travel to the device, and crops and colours are made there."
     if size < 1 or bs < 1: raise ColorganError(f'size {size} and batch size {bs} must be positive')
     device, space = default_device(device), get_space(space)
-    train, valid = split_photos(data, valid, items, seed)
+    what, (train, valid) = _what(data, valid, items, seed), split_photos(data, valid, items, seed)
+    train, valid, path = through_cache(train, valid, size, what, cache)
     left_out = {}
     if screen is None: screen = all(hasattr(r, 'row') for r in train)
     if screen is not False: train, valid, left_out = screen_split(train, valid, **({} if screen is True else screen))
     dls = PhotoLoaders(*[_loader(refs, size, bs, space, seed, device, augment and i == 0, i == 0, num_workers)
                          for i, refs in enumerate((train, valid))], device=device)
     dls.space, dls.left_out = space, left_out
+    if path: _say(path, dls)
     return dls
 
 # %% ../nbs/01_data.ipynb #03ddd33f
 def _loader(refs, size, bs, space, seed, device, augment, shuffle, num_workers):
     one_cache = len({getattr(r, 'cache', None) for r in refs}) == 1 and hasattr(refs[0], 'cache')
-    photos = CachedPhotos(refs, size, augment, seed, device) if one_cache else Photos(refs, size, augment, seed)
+    photos = CachedPhotos(refs, size, augment, seed, device) if one_cache else Photos(refs, size, augment, seed, shuffle)
     if one_cache: num_workers = 0
     return PhotoDL(photos, bs=min(bs, len(refs)), shuffle=shuffle, drop_last=shuffle, device=device, after_batch=[ToSpace(photos, space)],
                    num_workers=_workers(refs) if num_workers is None else num_workers, pin_memory=device.type == 'cuda')

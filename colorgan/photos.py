@@ -236,11 +236,13 @@ def _in_path(path):
     return [CachePhoto(str(p), i) for i in range(len(open_cache(p)))] if is_cache(p) else _in_zip(p)
 
 # %% ../nbs/00_photos.ipynb #2d1a8d5e
+def _is_ref(x): return hasattr(x, 'image') or isinstance(x, Path) and is_photo(x) and not x.is_dir()
+
 def photo_files(data, # a folder, zip, list file (.txt, .csv), photo, name such as 'bundled', or a list of any of these
                ) -> list: # paths or references for `open_photo`, always in the same order
     "The photos in `data`. Nothing is opened yet: whether each can be read shows later. Raises `ColorganError` if there is none."
     refs = _in_path(data) if isinstance(data, (str, os.PathLike)) else [data] if hasattr(data, 'image') else \
-        [r for d in data for r in ([d] if hasattr(d, 'image') else _in_path(d))]
+        [r for d in data for r in ([d] if _is_ref(d) else _in_path(d))]
     if not refs: raise ColorganError(f'there are no photos in {photo_name(data)}: give a folder or a zip with JPEG, PNG or other photos')
     return refs
 

@@ -173,8 +173,70 @@ def test_loaders_skip_and_count(tmp_path):
     for workers in 0, 2:
         dls = get_dls(tmp_path, size=32, bs=4, valid=.25, num_workers=workers, device='cpu')
         assert [len(x) for x, _ in dls.train] == [4] * 5
-        assert sum(len(x) for x, _ in dls.valid) == 7
+        assert sum(len(x) for x, _ in dls.valid) == sum('x' not in p.stem for p in dls.valid_ds.refs) < 7
         assert {Path(s).name for s in dls.skipped} == {f'{i:02}x.jpg' for i in range(8)}
+
+
+def test_all_that_is_held_out_is_unreadable(tmp_path):
+    from colorgan.data import get_dls
+    for i in range(4): (tmp_path/f'{i}.jpg').write_bytes(photo(random.Random(i)))
+    (tmp_path/'x.jpg').write_bytes(b'')
+    dls = get_dls(tmp_path, size=32, bs=2, valid=[tmp_path/'x.jpg'], device='cpu')
+    assert len(list(dls.train)) == 2
+    with pytest.raises(ColorganError, match='not one of 1'): list(dls.valid)
+    with pytest.raises(ColorganError, match='check on'): get_dls(tmp_path, size=32, valid=[tmp_path/'x.jpg'], device='cpu', cache=tmp_path/'kept')
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv('COLORGAN_CACHE', str(tmp_path/'cache'))
+    return tmp_path/'cache'
+
+
+def batches(dl): return [y.cpu().numpy() for _, y in dl]
+
+
+def test_many_photos_go_through_a_cache_by_themselves(tmp_path, own_cache, capsys):
+    from colorgan.data import get_dls
+    source, how = photos_in(tmp_path/'photos', 280), dict(size=32, bs=16, device='cpu')
+    first = get_dls(source, **how)
+    said = capsys.readouterr().out
+    assert 'will take about' in said and f'{len(first.train_ds)} to train on, {len(first.valid_ds)} held out; left out: 40 cannot be read' in said
+    assert type(first.train_ds).__name__ == 'CachedPhotos' and len(first.skipped) == 40 and len(list(own_cache.iterdir())) == 1
+    again = get_dls(source, **how)
+    assert capsys.readouterr().out.count('\n') == 1
+    for a, b in zip(batches(first.train), batches(again.train), strict=True): assert np.array_equal(a, b)
+    plain = get_dls(source, cache=False, **how)
+    names = [{Path(str(r)).name for r in d.valid_ds.refs} for d in (first, plain)]
+    assert names[0] == {n for n in names[1] if int(n[:4]) % 7}, 'the split must not depend on the cache'
+    assert not capsys.readouterr().out
+
+
+def test_a_copy_of_the_cache_brings_it_back(tmp_path, own_cache, capsys):
+    from colorgan.data import get_dls
+    source, drive, how = photos_in(tmp_path/'photos', 30), tmp_path/'drive', dict(size=32, bs=4, device='cpu')
+    get_dls(source, cache=drive, **how)
+    (kept,), (made,) = drive.iterdir(), own_cache.iterdir()
+    assert kept.read_bytes() == made.read_bytes()
+    made.unlink()
+    capsys.readouterr()
+    get_dls(source, cache=drive, **how)
+    assert made.exists() and 'will take' not in capsys.readouterr().out
+    (source/'new.jpg').write_bytes(photo(random.Random(5)))
+    get_dls(source, cache=drive, **how)
+    assert kept.read_bytes() == made.read_bytes() and 'made again' in capsys.readouterr().out and len(list(own_cache.iterdir())) == 1
+    assert len(get_dls(kept, screen=False, **how).train_ds) == 21
+
+
+def test_no_room_for_a_cache(tmp_path, monkeypatch, capsys):
+    from colorgan.data import get_dls
+    source = photos_in(tmp_path/'photos', 280)
+    (tmp_path/'file').write_text('')
+    monkeypatch.setenv('COLORGAN_CACHE', str(tmp_path/'file'/'below'))
+    assert type(get_dls(source, size=32, device='cpu').train_ds).__name__ == 'Photos'
+    said = capsys.readouterr().out
+    assert said.startswith('Photos are decoded again in every epoch') and said.count('\n') == 1
+    with pytest.raises(ColorganError, match='cannot be written'): get_dls(source, size=32, device='cpu', cache=True)
 
 
 maker = """import sys
