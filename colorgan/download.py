@@ -9,7 +9,7 @@ __all__ = ['collections', 'data_folder', 'fetch', 'unpack', 'coco', 'stl10', 'ce
            'hugging_face']
 
 # %% ../nbs/00_download.ipynb #50b45479
-import hashlib, os, sys, tarfile, threading, zipfile
+import hashlib, os, shutil, sys, tarfile, threading, zipfile, zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from http.client import HTTPException
@@ -68,10 +68,12 @@ def fetch(url, # where it is
         with _opened(url, have, timeout) as r: _append(r, part, have, sys.stderr.isatty())
     except HTTPError as e:
         if e.code != 416: raise ColorganError(f'{url} cannot be downloaded ({e})') from e
-    except (OSError, HTTPException) as e: raise ColorganError(f'{url} cannot be downloaded ({e}): try again, and it goes on where it was') from e
-    if md5 and _md5(part) != md5:
+    except (OSError, HTTPException) as e:
+        why = getattr(e, 'reason', e)
+        raise ColorganError(f"{url} cannot be downloaded ({getattr(why, 'strerror', None) or why}): try again, and it goes on where it was") from e
+    if md5 and _md5(part) != md5 or to.suffix == '.zip' and not zipfile.is_zipfile(part):
         part.unlink()
-        raise ColorganError(f'what came from {url} is not what it should be: its checksum differs; try again')
+        raise ColorganError(f'what came from {url} is not what it should be: its checksum differs, or it is cut off; try again')
     os.replace(part, to)
     return to
 
@@ -80,22 +82,36 @@ def _md5(path):
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'md5').hexdigest()
 
 # %% ../nbs/00_download.ipynb #931ca8d8
-def unpack(archive, # a tar, compressed or not
+def _stay_inside(z, folder):
+    "Raises `BadZipFile` if a name in the zip leads out of the folder"
+    root = Path(folder).resolve()
+    for n in z.namelist():
+        if not (root/n.replace('\\', '/')).resolve().is_relative_to(root): raise zipfile.BadZipFile(f'{n} wants to lie elsewhere')
+
+def unpack(archive, # a zip, or a tar, compressed or not
            folder, # the folder to make
           ) -> Path: # `folder`
-    """An unpacked tar, which is deleted then; at once if it is there already. Raises `ColorganError` if it is damaged, or if something in it
+    """An unpacked zip or tar, which is deleted then; at once if it is there already. Raises `ColorganError` if it is damaged, or if something in it
     wants to lie elsewhere."""
     folder, part = Path(folder), Path(f'{folder}.part')
     if folder.exists(): return folder
+    shutil.rmtree(part, ignore_errors=True)
     try:
-        with tarfile.open(archive) as t: t.extractall(part, filter='data')
-    except (tarfile.TarError, OSError, EOFError) as e:
+        with (zipfile.ZipFile if zipfile.is_zipfile(archive) else tarfile.open)(archive) as a:
+            if isinstance(a, zipfile.ZipFile): _stay_inside(a, part)
+            a.extractall(part, **({} if isinstance(a, zipfile.ZipFile) else {'filter': 'data'}))
+    except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError, zlib.error) as e:
         raise ColorganError(f'{archive} cannot be unpacked ({e}): delete it, so that it is downloaded again') from e
     os.replace(part, folder)
     archive.unlink()
     return folder
 
 # %% ../nbs/00_download.ipynb #0f87cb9f
+def _or_own(url, name, md5=None):
+    "A file in the data folder, downloaded if it is not there; if that fails, the way to do without is said, too"
+    try: return fetch(url, data_folder()/name, md5)
+    except ColorganError as e: raise ColorganError(f'{e}. Or put it there as {data_folder()/name}, or give a folder or zip of your own photos instead of a name') from e
+
 def coco(n=10_000, seed=123) -> list: # paths, or a zip
     "`n` photos of fastai's COCO sample, chosen by the seed; if that is gone, COCO's validation photos"
     there = [d/'coco_sample' for d in (Path.home()/'.fastai'/'data', data_folder())]
@@ -104,7 +120,7 @@ def coco(n=10_000, seed=123) -> list: # paths, or a zip
         try: folder = unpack(fetch('https://s3.amazonaws.com/fast-ai-coco/coco_sample.tgz', data_folder()/'coco_sample.tgz'), there[1])
         except ColorganError as e:
             print(f"fastai's COCO sample cannot be had ({e}), so COCO's validation photos are taken")
-            return [fetch('http://images.cocodataset.org/zips/val2017.zip', data_folder()/'coco-val2017.zip', '442b8da7639aecaf257c1dceb8ba8c80')]
+            return [_or_own('http://images.cocodataset.org/zips/val2017.zip', 'coco-val2017.zip', '442b8da7639aecaf257c1dceb8ba8c80')]
     paths = sorted(folder.rglob('train_sample/*.jpg'))
     return [paths[i] for i in np.random.default_rng(seed).permutation(len(paths))[:n]]
 
@@ -114,22 +130,19 @@ def stl10() -> list: # references
     folder = data_folder()/'stl10'
     if not folder.exists():
         from torchvision.datasets import STL10
-        unpack(fetch(STL10.url, data_folder()/STL10.filename, STL10.tgz_md5), folder)
+        unpack(_or_own(STL10.url, STL10.filename, STL10.tgz_md5), folder)
     return [p for name in ('train_X.bin', 'unlabeled_X.bin') for f in sorted(folder.rglob(name)) for p in stl_photos(f)]
 
 # %% ../nbs/00_download.ipynb #6f521036
 def celeba() -> list: # a zip
     "CelebA's faces, aligned and cropped"
-    from torchvision.datasets import CelebA, utils
+    from torchvision.datasets import CelebA
     gid, md5, name = CelebA.file_list[0]
-    to = data_folder()/name
-    if not to.exists():
-        try: utils.download_file_from_google_drive(gid, str(data_folder()), name, md5)
-        except Exception as e: raise ColorganError(f'CelebA cannot be downloaded from Google Drive ({e}): put {name} into {data_folder()} by hand') from e
-    return [to]
+    return [_or_own(f'https://drive.usercontent.google.com/download?id={gid}&export=download&confirm=t', name, md5)]
 
 # %% ../nbs/00_download.ipynb #b7b53095
-def _kaggle(who): return fetch(f'https://www.kaggle.com/api/v1/datasets/download/{who}', data_folder()/f"{who.split('/')[1]}.zip")
+def _kaggle(who): return _or_own(f'https://www.kaggle.com/api/v1/datasets/download/{who}', f"{who.split('/')[1]}.zip")
+
 def landscapes() -> list: # a zip
     "Kaggle's landscape pictures"
     return [_kaggle('arnaud58/landscape-pictures')]
@@ -138,15 +151,22 @@ def landscapes() -> list: # a zip
 def lab_arrays() -> list: # references
     "Kaggle's Lab arrays for image colorization"
     folder = data_folder()/'lab-arrays'
-    if not has_lab_arrays(folder):
-        with zipfile.ZipFile(_kaggle('shravankumar9892/image-colorization')) as z: z.extractall(folder)
-    return lab_photos(folder)
+    return lab_photos(folder if has_lab_arrays(folder) else unpack(_kaggle('shravankumar9892/image-colorization'), folder))
 
 # %% ../nbs/00_download.ipynb #f66110db
+def _answers(url):
+    "Whether there is a server at all"
+    try: _opened(url, 0, 8).close()
+    except HTTPError: return True
+    except OSError: return False
+    return True
+
 @lru_cache(maxsize=4)
 def _hf(name):
     try: from datasets import load_dataset
-    except ImportError: raise ColorganError('datasets from Hugging Face need one more package: pip install datasets') from None
+    except ImportError: raise ColorganError("datasets from Hugging Face need one more package: pip install 'colorgan[hf]', or datasets alone") from None
+    if not (os.path.exists(name) or _answers(f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co')}/api/datasets/{name}")):
+        sys.modules['huggingface_hub.constants'].HF_HUB_OFFLINE = sys.modules['datasets.config'].HF_HUB_OFFLINE = True
     try: return load_dataset(name, split='train')
     except Exception as e: raise ColorganError(f"the dataset {name} cannot be had from Hugging Face: {' '.join(str(e).split())[:200]}") from e
 

@@ -291,8 +291,8 @@ def _live_with(parent):
 
 # %% ../nbs/00_photos.ipynb #c8667706
 def _with_bar(results, total):
-    "The results with a progress bar, in a notebook or on a terminal; elsewhere as they are"
-    if not (sys.stderr.isatty() or 'ipykernel' in sys.modules): return results
+    "The results with a progress bar, if they are many, in a notebook or on a terminal; else as they are"
+    if total < 256 or not (sys.stderr.isatty() or 'ipykernel' in sys.modules): return results
     from fastprogress import progress_bar
     return progress_bar(results, total=total, leave=False)
 

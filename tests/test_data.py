@@ -1,4 +1,6 @@
 """Whatever lies in a folder of photos: nothing crashes, hangs, or is counted as a photo when it is none; and a cache survives being killed."""
+import hashlib
+import http.server
 import io
 import os
 import random
@@ -6,16 +8,20 @@ import signal
 import struct
 import subprocess
 import sys
+import tarfile
+import threading
 import time
 import zipfile
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from colorgan import download
 from colorgan.cache import make_cache
 from colorgan.lab import ColorganError
 from colorgan.photos import open_cache, open_photo, photo_files
@@ -177,7 +183,13 @@ def test_loaders_skip_and_count(tmp_path):
         assert {Path(s).name for s in dls.skipped} == {f'{i:02}x.jpg' for i in range(8)}
 
 
-def test_all_that_is_held_out_is_unreadable(tmp_path):
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv('COLORGAN_CACHE', str(tmp_path/'cache'))
+    return tmp_path/'cache'
+
+
+def test_all_that_is_held_out_is_unreadable(tmp_path, own_cache):
     from colorgan.data import get_dls
     for i in range(4): (tmp_path/f'{i}.jpg').write_bytes(photo(random.Random(i)))
     (tmp_path/'x.jpg').write_bytes(b'')
@@ -188,9 +200,120 @@ def test_all_that_is_held_out_is_unreadable(tmp_path):
 
 
 @pytest.fixture
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv('COLORGAN_CACHE', str(tmp_path/'cache'))
-    return tmp_path/'cache'
+def web(tmp_path, monkeypatch):
+    "A server of the files in a folder, by their names, to which all downloads go; `asked` has the ranges"
+    (tmp_path/'web').mkdir()
+    monkeypatch.setenv('COLORGAN_DATA', str(tmp_path/'data'))
+    monkeypatch.setenv('HOME', str(tmp_path))
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            f, start = tmp_path/'web'/Path(self.path.split('?')[0]).name, int(self.headers['Range'][6:-1])
+            asked.append((f.name, start))
+            if not f.exists(): return self.send_error(404)
+            content = f.read_bytes()
+            self.send_response(206)
+            self.send_header('Content-Length', str(len(content) - start))
+            self.end_headers()
+            self.wfile.write(content[start:start + (1000 if broken else len(content))])
+        def log_message(self, *args): pass
+    asked, broken, real = [], [], download.urlopen
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    def local(request, timeout):
+        request.full_url = f"http://127.0.0.1:{server.server_port}/{request.full_url.split('/')[-1]}"
+        return real(request, timeout=timeout)
+    monkeypatch.setattr(download, 'urlopen', local)
+    yield SimpleNamespace(folder=tmp_path/'web', asked=asked, broken=broken, data=tmp_path/'data')
+    server.shutdown()
+
+
+def zipped(path, n=3, folder='img'):
+    with zipfile.ZipFile(path, 'w') as z:
+        for i in range(n): z.writestr(f'{folder}/{i}.jpg', photo(random.Random(i)))
+    return path
+
+
+def tarred(path, files):
+    with tarfile.open(path, 'w:gz') as t:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            t.addfile(info, io.BytesIO(content))
+
+
+def readable(name, **kw): return [open_photo(r) for r in photo_files(name)]
+
+
+def test_coco(web, capsys):
+    tarred(web.folder/'coco_sample.tgz', {f'coco_sample/train_sample/{i}.jpg': photo(random.Random(i)) for i in range(6)})
+    web.broken.append(1)
+    with pytest.raises(ColorganError, match='val2017.zip cannot be downloaded'): photo_files('coco')
+    web.broken.clear()
+    assert len(readable('coco')) == 6 and ('coco_sample.tgz', 1000) in web.asked, 'the download must go on where it broke off'
+    assert photo_files('coco') == photo_files('coco') != sorted(photo_files('coco')) and sorted(p.name for p in web.data.iterdir()) == ['coco_sample']
+
+
+def test_coco_when_the_sample_is_gone(web, monkeypatch, capsys):
+    zipped(web.folder/'val2017.zip')
+    monkeypatch.setattr(download, '_md5', lambda path: '442b8da7639aecaf257c1dceb8ba8c80')
+    assert len(readable('coco')) == 3 and "COCO's validation photos are taken" in capsys.readouterr().out
+
+
+def test_nothing_can_be_downloaded(web):
+    for name in 'coco', 'stl10', 'celeba', 'landscapes', 'lab-arrays':
+        with pytest.raises(ColorganError, match='or give a folder or zip of your own photos'): photo_files(name)
+    assert not list(web.data.glob('*'))
+
+
+def test_stl10(web, monkeypatch):
+    import torchvision
+    a = np.random.default_rng(0).integers(0, 255, (5, 3, 96, 96), dtype=np.uint8)
+    tarred(web.folder/'stl10_binary.tar.gz', {'stl10_binary/train_X.bin': a[:2].tobytes(), 'stl10_binary/unlabeled_X.bin': a[2:].tobytes()})
+    with pytest.raises(ColorganError, match='checksum differs'): photo_files('stl10')
+    monkeypatch.setattr(torchvision.datasets.STL10, 'tgz_md5', hashlib.md5((web.folder/'stl10_binary.tar.gz').read_bytes()).hexdigest())
+    assert np.array_equal(np.stack(readable('stl10')), a.transpose(0, 3, 2, 1))
+
+
+def test_celeba_and_landscapes(web, monkeypatch):
+    import torchvision
+    content = zipped(web.folder/'download').read_bytes()
+    monkeypatch.setattr(torchvision.datasets.CelebA, 'file_list', [('id', hashlib.md5(content).hexdigest(), 'img_align_celeba.zip')])
+    assert len(readable('celeba')) == 3
+    (web.folder/'landscape-pictures').write_bytes(content[:-40])
+    with pytest.raises(ColorganError, match='cut off'): photo_files('landscapes')
+    (web.folder/'landscape-pictures').write_bytes(content)
+    assert len(readable('landscapes')) == 3
+
+
+@pytest.mark.parametrize('kind', ['float', 'uint8'])
+def test_lab_arrays(web, kind):
+    from skimage.color import rgb2lab
+    rgb = [np.asarray(Image.open(io.BytesIO(photo(random.Random(i), 'PNG'))), dtype=np.uint8) for i in range(5)]
+    lab = np.stack([rgb2lab(a) for a in rgb])
+    stored = lab.astype(np.float32) if kind == 'float' else (lab * (255 / 100, 1, 1) + (0, 128, 128)).round().astype(np.uint8)
+    with zipfile.ZipFile(web.folder/'image-colorization', 'w') as z:
+        for name, a in ('l/gray_scale', stored[..., 0]), ('ab/ab/ab1', stored[:2, ..., 1:]), ('ab/ab/ab2', stored[2:, ..., 1:]):
+            np.save(out := io.BytesIO(), a)
+            z.writestr(f'{name}.npy', out.getvalue())
+    back = np.stack(readable('lab-arrays')).astype(int)
+    assert np.abs(back - np.stack(rgb)).mean() < (.5 if kind == 'float' else 2.5)
+    assert sorted(p.name for p in web.data.iterdir()) == ['lab-arrays']
+
+
+def test_hugging_face(tmp_path, monkeypatch):
+    pytest.importorskip('datasets')
+    monkeypatch.setenv('HF_HOME', str(tmp_path/'home'))
+    import datasets
+    rows = {'label': [1, 2, 3], 'photo': [Image.open(io.BytesIO(photo(random.Random(i), 'PNG'))) for i in range(3)]}
+    features = datasets.Features(label=datasets.Value('int64'), photo=datasets.Image())
+    (tmp_path/'set').mkdir()
+    datasets.Dataset.from_dict(rows, features).to_parquet(str(tmp_path/'set'/'train.parquet'))
+    monkeypatch.setattr(datasets.config, 'HF_DATASETS_CACHE', tmp_path/'home')
+    source = f"hf:{tmp_path/'set'}"
+    assert all(np.array_equal(a, b) for a, b in zip(readable(source), rows['photo'], strict=True))
+    assert len(open_cache(make_cache(source, tmp_path/'c.cache', size=16, say=lambda text: None))) == 3
+    datasets.Dataset.from_dict({'label': [1]}).to_parquet(str(tmp_path/'set'/'train.parquet'))
+    with pytest.raises(ColorganError, match='no column of images'): download._hf.cache_clear() or photo_files(source)
 
 
 def batches(dl): return [y.cpu().numpy() for _, y in dl]
@@ -240,6 +363,7 @@ def test_no_room_for_a_cache(tmp_path, monkeypatch, capsys):
 
 
 maker = """import sys
+from colorgan import download
 from colorgan.cache import make_cache
 make_cache(sys.argv[1], sys.argv[2], size=64, workers=2, say=lambda text: None)"""
 
