@@ -17,6 +17,7 @@ from io import BytesIO
 from pathlib import Path
 from .lab import ColorganError
 from .recipes import make_folder
+from .several import rank
 
 # %% ../nbs/10_checkpoint.ipynb #c00f8c06
 def dice_state() -> dict: # tensors and numbers
@@ -157,13 +158,14 @@ class Keeper(Callback):
         if self.state and self.training: self.resumed()
     def resumed(self):
         set_dice(self.state['learner']['dice'])
+        if hasattr(self.learn, 'several'): self.several.spread()
         self.state = None
     def after_batch(self):
         batch = self.begun + self.iter + 1
         if self.training and batch < self.n_iter and self.due(): self.write(self.epoch, batch)
     def after_epoch(self):
         if self.epoch + 1 < self.n_epoch and self.due(): self.write(self.epoch + 1, 0)
-    def due(self): return self.interruptible.stopped or time.time() - self.last >= self.minutes * 60
+    def due(self): return not rank() and (self.interruptible.stopped or time.time() - self.last >= self.minutes * 60)
     def write(self, epoch, batch):
         "Write the state from which `batch` of `epoch` comes next"
         state = dict(stage=self.stage, epoch=epoch, batch=batch, spent=self.schedule.spent, learner=learner_state(self.learn), **self.extra())

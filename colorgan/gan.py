@@ -12,6 +12,7 @@ import torch
 from contextlib import contextmanager
 from fastai.callback.core import Callback
 from fastai.learner import Learner, ValueMetric
+from fastcore.foundation import L
 from torch import nn
 from .critic import create_critic
 from .generator import create_gen, splitter
@@ -79,12 +80,16 @@ class Turns(Callback):
     "Say for each training batch whether the generator plays, and start the means of the losses anew each epoch"
     order, run_valid = -5, False
     def __init__(self, n_critic=1, # the critic's steps for each of the generator's
-                 warmup=0): # batches at the start that are the critic's alone
-        self.n_critic, self.warmup = n_critic, warmup
+                 warmup=0, # batches at the start that are the critic's alone
+                 late=0, # `n_critic` later on; 0: no change
+                 late_at=0.): # share of the stage from which on it is later; 0: never
+        self.n_critic, self.warmup, self.late, self.late_at = n_critic, warmup, late or n_critic, late_at or 2.
     def before_train(self): self.loss_func.reset()
     def before_batch(self):
         i = self.train_iter - self.warmup
-        self.model.gen_turn = i >= 0 and (i + 1) % self.n_critic == 0
+        share = self.schedule.share() if hasattr(self.learn, 'schedule') else self.learn.pct_train
+        n = self.late if share >= self.late_at else self.n_critic
+        self.model.gen_turn = i >= 0 and (i + 1) % n == 0
     def after_train(self): self.model.gen_turn = True
     def after_fit(self): self.model.gen_turn = True
 
@@ -93,13 +98,13 @@ def gan_learner(dls, # `DataLoaders` of `get_dls`, in the recipe's space
                 recipe='resnet18-two-stage', # a `Recipe` or the name of one
                 gen=None, # the generator, pretrained or not; None: a new one
                 critic=None, # the critic; None: a new one
-                **kwargs, # to fastai's `Learner`
+                cbs=None, # more callbacks
+                **kwargs, # to fastai's `Learner`; they go before what is said here
                ) -> Learner: # trained by `fit(epochs)`; its groups are the generator's encoder, the rest of it, the critic
     "The learner of the second stage: the recorder shows both players' losses and the ab error"
     recipe = get_recipe(recipe)
     gan = GAN(create_gen(recipe) if gen is None else gen, create_critic(recipe) if critic is None else critic)
     loss = GANLoss(gan, recipe)
     metrics = [ValueMetric(lambda k=k: loss.mean(k), k) for k in loss.parts] + [ab_error(recipe.space)]
-    lr = [recipe.gen_lr * recipe.encoder_lr_mult, recipe.gen_lr, recipe.critic_lr]
-    return make_learner(dls, gan, loss, recipe, lambda m: m.gen, cbs=Turns(recipe.n_critic, recipe.critic_warmup), opt_func=adam(recipe, recipe.betas),
-                        splitter=gan_splitter, metrics=metrics, **{'lr': lr, **kwargs})
+    ours = dict(metrics=metrics, opt_func=adam(recipe, recipe.betas), splitter=gan_splitter, lr=[recipe.gen_lr * recipe.encoder_lr_mult, recipe.gen_lr, recipe.critic_lr])
+    return make_learner(dls, gan, loss, recipe, lambda m: m.gen, [Turns(recipe.n_critic, recipe.critic_warmup, recipe.n_critic_late, recipe.drop_at), *L(cbs)], **ours | kwargs)

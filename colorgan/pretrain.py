@@ -6,7 +6,7 @@ Docs: https://colorgan.github.io/colorgan/pretrain.html.md"""
 
 # %% auto #0
 __all__ = ['Adam', 'adam', 'EMA', 'DeviceLoss', 'QuietRecorder', 'QuietProgress', 'ab_error', 'Sizes', 'resized', 'Old',
-           'make_learner', 'pretrain_learner']
+           'GreyTarget', 'Frozen', 'make_learner', 'pretrain_learner']
 
 # %% ../nbs/08_pretrain.ipynb #ab744143
 import fastai.callback.fp16, fastai.callback.schedule, time # noqa: F401
@@ -22,7 +22,7 @@ from fastai.torch_core import find_bs
 from fastcore.foundation import L
 from torch.optim.adam import adam as adam_step
 from torch.optim.adamw import adamw as adamw_step
-from .color import get_space
+from .color import get_space, lab_to_rgb, rgb_to_lab
 from .generator import create_gen, splitter
 from .loss import ColourLoss
 from .metrics import DeviceMean, ab_distance
@@ -172,6 +172,33 @@ class Old(Callback):
         x, y = encode_old(self.space, self.space.decode(y[:, :1], y), self.part, dice)
         self.learn.xb, self.learn.yb = (x,), (y,)
 
+# %% ../nbs/08_pretrain.ipynb #0278d063
+class GreyTarget(Callback):
+    "Let the generator learn to paint the grey photo that it sees, as an autoencoder does"
+    order, run_valid = 7, False
+    def __init__(self, space): # name of the space, or the space
+        self.space = get_space(space)
+    def before_batch(self):
+        y = self.yb[0]
+        L = rgb_to_lab(self.space.decode(y[:, :1], y))[:, :1]
+        self.learn.yb = (self.space.encode(lab_to_rgb(torch.cat([L, L * 0, L * 0], 1)))[1],)
+
+# %% ../nbs/08_pretrain.ipynb #83c07cae
+class Frozen(Callback):
+    "Keep the first stages of the generator's encoder as they are, batch norm and all"
+    run_valid = False
+    def __init__(self, n, # so many stages; timm's blocks count one by one
+                 part=None): # function from the learner's model to its generator; None: the model is one
+        self.n, self.part = n, part or (lambda m: m)
+    def before_fit(self):
+        children = self.part(self.model).net.encoder.named_children()
+        self.kept = [s for k, m in children for s in (m if k == 'blocks' else [m])][:self.n]
+        for m in self.kept: m.requires_grad_(False)
+    def before_train(self):
+        for m in self.kept: m.eval()
+    def after_fit(self):
+        for m in self.kept: m.requires_grad_(True)
+
 # %% ../nbs/08_pretrain.ipynb #8be4e50b
 def make_learner(dls, # fastai `DataLoaders` of (x, y) in network range
                  model, # what is trained; its `forward(x)` is the prediction
@@ -186,6 +213,7 @@ def make_learner(dls, # fastai `DataLoaders` of (x, y) in network range
     if recipe.clip: cbs.append(GradientClip(recipe.clip))
     if recipe.sizes: cbs.append(Sizes(recipe.sizes, recipe.growing))
     if recipe.old: cbs.append(Old(recipe.old, recipe.space))
+    if recipe.frozen: cbs.append(Frozen(recipe.frozen, gen_of))
     learn = Learner(dls, model, loss_func=loss, **kwargs).remove_cbs([Recorder, ProgressCallback])
     return learn.add_cbs(cbs)
 
@@ -193,11 +221,12 @@ def make_learner(dls, # fastai `DataLoaders` of (x, y) in network range
 def pretrain_learner(dls, # `DataLoaders` of `get_dls`, in the recipe's space
                      recipe='resnet18-two-stage', # a `Recipe` or the name of one
                      gen=None, # the generator; None: a new one, with an ImageNet encoder where there is one
+                     cbs=None, # more callbacks
                      **kwargs, # to fastai's `Learner`
                     ) -> Learner: # trained by `fit(epochs)`; its groups are encoder and rest
     "The learner of the first stage: pixel loss only"
     recipe = get_recipe(recipe)
     gen, lr = create_gen(recipe) if gen is None else gen, recipe.pretrain_lr
-    return make_learner(dls, gen, ColourLoss(recipe, gen), recipe, lambda m: m,
+    return make_learner(dls, gen, ColourLoss(recipe, gen), recipe, lambda m: m, [*([GreyTarget(recipe.space)] if recipe.pretrain_for == 'grey' else []), *L(cbs)],
                         opt_func=adam(recipe, recipe.pretrain_betas), splitter=splitter, metrics=ab_error(recipe.space),
                         **{'lr': [lr * recipe.encoder_lr_mult, lr], **kwargs})
