@@ -1,6 +1,7 @@
 # Each command needs nothing but Python 3.11 or newer: the environment is made once, and again only when pyproject.toml changes.
 PYTHON ?= python3
 BIN := .venv/bin
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 READY := .venv/.ready
 PYTEST := $(BIN)/python -m pytest -v -n auto --maxprocesses 4 --dist worksteal
 
@@ -12,7 +13,8 @@ demo: $(READY)  ## colorize bundled photos, train a little, look at demo/
 test: $(READY)  ## everything that must hold, at most 20 minutes
 	$(PYTEST)
 
-slow: $(READY)  ## the long forms, at most 45 minutes
+slow: $(READY)  ## the long forms, at most 45 minutes; app and page are tested in a browser, Chromium where there is none
+	test -n "$$(which chromium chromium-browser google-chrome)" || $(SUDO) sh -c 'apt-get update -qq && apt-get install -qq -y chromium'
 	$(PYTEST) -m slow
 
 lab: $(READY)  ## the notebooks in JupyterLab
