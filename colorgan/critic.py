@@ -11,6 +11,7 @@ __all__ = ['critics', 'Critic', 'patch_size', 'patch_map', 'patchgan', 'whole_cr
 import math
 import torch, torch.nn.functional as F
 from torch import nn
+from .color import get_space
 from .generator import call_builder, init_normal, norm_layer
 from .lab import ColorganError
 from .zoo import SelfAttention, spectral_convs
@@ -21,13 +22,18 @@ class Critic(nn.Module):
     def __init__(self,
                  net: nn.Module, # judges `(n, n_in, h / at, w / at)`
                  at=1, # the photo is made this many times smaller first, by averaging
-                 least=1): # the smallest side that `net` can judge, in pixels
+                 least=1, # the smallest side that `net` can judge, in pixels
+                 enlarge=False, # enlarge smaller photos to `least`, instead of refusing them
+                 lab=False): # photos come in RGB, `net` sees them in Lab
         super().__init__()
         if at < 1 or at != int(at): raise ColorganError(f'a critic judges photos 1, 2, 3, … times smaller, not {at}')
-        self.net, self.at, self.least = net, int(at), least
+        self.net, self.at, self.least, self.enlarge, self.lab = net, int(at), least, enlarge, lab
     def forward(self, y):
         y = y if type(y) is torch.Tensor else y.as_subclass(torch.Tensor)
-        if min(y.shape[-2:]) < self.least * self.at:
+        if self.lab: y = get_space('lab').encode((y.float() / 2 + .5).clamp(0, 1))[1].as_subclass(torch.Tensor)
+        short = min(y.shape[-2:])
+        if short < self.least * self.at and self.enlarge: y = F.interpolate(y, scale_factor=self.least * self.at / short, mode='bilinear', align_corners=False)
+        elif short < self.least * self.at:
             raise ColorganError(f'this critic judges photos of at least {self.least * self.at} pixels a side, got {y.shape[-2]}×{y.shape[-1]}: '
                                 'train at a larger size, or give it a smaller n_down or at')
         return self.net(F.avg_pool2d(y, self.at) if self.at > 1 else y)
@@ -54,6 +60,7 @@ def patchgan(n_in=3, # channels of what it judges: a whole prediction, L and ab
              norm='batch', # 'batch', 'instance' or None
              spectral=False, # divide each convolution by its largest singular value (arXiv:1802.05957)
              at=1, # judge photos made this many times smaller
+             lab=False, # see photos that come in RGB in Lab
             ) -> Critic:
     "The PatchGAN of pix2pix (arXiv:1611.07004): `(n, n_in, h, w)` to one logit a patch, `(n, 1, patch_map(h), patch_map(w))`"
     if n_down < 1: raise ColorganError(f'PatchGAN halves at least once, not {n_down} times')
@@ -63,7 +70,7 @@ def patchgan(n_in=3, # channels of what it judges: a whole prediction, L and ab
         conv = nn.Conv2d(ni, no, 4, 2 if i < n_down - 1 else 1, 1, bias=norm != 'batch')
         layers += [conv, norm_layer(norm, no), nn.LeakyReLU(.2)]
     net = init_normal(nn.Sequential(*layers, nn.Conv2d(c[-1], 1, 4, 1, 1)))
-    return Critic(spectral_convs(net) if spectral else net, at, 3 * 2**n_down)
+    return Critic(spectral_convs(net) if spectral else net, at, 3 * 2**n_down, lab=lab)
 
 # %% ../nbs/03_critic.ipynb #8f5a36a4
 def whole_critic(n_in=3, # channels of what it judges
@@ -73,6 +80,7 @@ def whole_critic(n_in=3, # channels of what it judges
                  spectral=False, # divide each convolution by its largest singular value
                  attention=False, # let every point ask the others before the verdict
                  at=1, # judge photos made this many times smaller
+                 lab=False, # see photos that come in RGB in Lab
                 ) -> Critic:
     "A critic that mirrors a decoder (DCGAN, SAGAN): `(n, n_in, size, size)` to one logit a photo, `(n, 1, 1, 1)`"
     n_down = int(math.log2(max(size // at, 1))) - 2
@@ -82,7 +90,7 @@ def whole_critic(n_in=3, # channels of what it judges
     for ni, no in zip(c, c[1:]): layers += [nn.Conv2d(ni, no, 4, 2, 1, bias=norm != 'batch'), norm_layer(norm, no), nn.LeakyReLU(.2)]
     if attention: layers.append(SelfAttention(c[-1], pool=1))
     net = init_normal(nn.Sequential(*layers, nn.Conv2d(c[-1], 1, 4)))
-    return Critic(spectral_convs(net) if spectral else net, at, 2**(n_down + 2))
+    return Critic(spectral_convs(net) if spectral else net, at, 2**(n_down + 2), enlarge=True, lab=lab)
 
 # %% ../nbs/03_critic.ipynb #068fecbf
 critics = {f.__name__: f for f in (patchgan, whole_critic)}
@@ -90,4 +98,5 @@ critics = {f.__name__: f for f in (patchgan, whole_critic)}
 # %% ../nbs/03_critic.ipynb #153902da
 def create_critic(recipe) -> Critic: # has `critic` (a name), `critic_kw`, `critic_at` and `size`
     "The critic of `recipe`, on the CPU; raises `ColorganError` on an unknown name or argument"
+    if recipe.critic_kw.get('lab') and recipe.space != 'rgb': raise ColorganError('in the space lab the critic sees Lab anyway: leave lab out of critic_kw')
     return call_builder(critics, recipe.critic, recipe.critic_kw, at=recipe.critic_at, size=recipe.size).to(memory_format=torch.channels_last)

@@ -11,6 +11,7 @@ __all__ = ['pixel_distances', 'rarity', 'PixelLoss', 'pixel_loss', 'BinLoss', 'P
 # %% ../nbs/04_loss.ipynb #c5f07111
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from .color import get_space
 from .generator import timm_net
 from .lab import ColorganError
@@ -93,16 +94,24 @@ class PerceptualLoss:
 
 # %% ../nbs/04_loss.ipynb #a49cc156
 class ColourLoss:
-    "What a generator pays for wrong colours, as its recipe says: pixel loss and, if weighted, perceptual distance"
+    "What a generator pays for wrong colours, as its recipe says: pixel loss and, if weighted, perceptual distance; in training also for its weights and its latent"
     def __init__(self, recipe, # a `Recipe`
                  gen): # the generator that will be trained
         bins = recipe.pixel_loss == 'bins'
         self.pixel = BinLoss(gen, recipe.rare) if bins else pixel_loss(recipe.pixel_loss, recipe.space, recipe.rare)
         self.weight, self.perceptual = recipe.perceptual, PerceptualLoss(recipe.space) if recipe.perceptual else None
+        self.gen, self.weight_l1, self.kl, self.latents = gen, recipe.weight_l1, recipe.kl, [m for m in gen.modules() if hasattr(m, 'kl')]
         self.reduction = 'mean'
     def __call__(self, pred, y, reduction=None):
         d = self.pixel(pred, y, reduction or self.reduction)
-        return d + self.weight * self.perceptual(pred, y) if self.perceptual else d
+        if self.perceptual: d = d + self.weight * self.perceptual(pred, y)
+        return d + self.own() if self.gen.training else d
+    def own(self):
+        "What the generator pays for large weights and for a latent far from the normal distribution"
+        d = self.weight_l1 * sum(p.abs().sum() for p in self.gen.parameters() if p.requires_grad) if self.weight_l1 else 0.
+        for m in self.latents:
+            if m.kl is not None: d, m.kl = d + self.kl * m.kl, None
+        return d
 
 # %% ../nbs/04_loss.ipynb #312b324d
 def _bce(logits, target): return F.binary_cross_entropy_with_logits(logits.float(), torch.full_like(logits, target, dtype=torch.float))
@@ -142,6 +151,6 @@ def gradient_penalty(critic, # module from `(n, c, h, w)` to logits
     "Mean squared distance of the critic's slope from 1, between `real` and `fake` (arXiv:1704.00028)"
     t = torch.rand(len(real), 1, 1, 1, device=real.device)
     x = torch.lerp(fake.detach().float(), real.float(), t).requires_grad_()
-    with torch.autocast(x.device.type, enabled=False): out = critic(x)
+    with torch.autocast(x.device.type, enabled=False), sdpa_kernel(SDPBackend.MATH): out = critic(x)
     g, = torch.autograd.grad(out.float().mean((1, 2, 3)).sum(), x, create_graph=True)
     return ((g.flatten(1).norm(dim=1) - 1) ** 2).mean()

@@ -27,9 +27,9 @@ class Recipe:
     name: str = 'custom' # what it is called
     source: str = '' # where it comes from, in a line
     space: str = _one_of('lab', 'rgb') # what the network sees and paints: 'lab' sees L and paints ab
-    gen: str = _one_of('resnet18_unet', 'pix2pix_unet', 'light_net') # the generator's function
+    gen: str = _one_of('resnet18_unet', 'pix2pix_unet', 'light_net', 'shallow_net', 'fusion_net', 'vgg16_latent', 'sagan_unet') # the generator's function
     gen_kw: dict = field(default_factory=dict) # what that function is called with
-    critic: str = _one_of('patchgan') # the critic's function
+    critic: str = _one_of('patchgan', 'whole_critic') # the critic's function
     critic_kw: dict = field(default_factory=dict) # what that function is called with
     critic_at: int = 1 # the critic judges pictures made this many times smaller
     size: int = 256 # side of the square training photos, in pixels
@@ -45,15 +45,19 @@ class Recipe:
     lam: float = 100. # weight of the pixel loss beside the adversarial loss
     label_smoothing: float = 0. # the critic is told 1 minus this for a true photo
     gp: float = 10. # weight of the gradient penalty (wgan-gp only)
+    kl: float = .01 # weight of how far the latent of a variational generator is from a normal distribution
+    weight_l1: float = 0. # weight, within the pixel loss, of the sum of the generator's absolute weights
     opt: str = _one_of('adam', 'adamw') # adamw keeps weight decay out of the moments
     wd: float = 0. # weight decay (not applied to biases and norms)
     schedule: str = _one_of('const', 'cosine') # what becomes of the learning rates during a stage
     warmup: float = 0. # share of a stage in which the learning rates rise from zero
+    drop_at: float = 0. # share of the second stage after which the learning rates are ten times smaller; 0: they never are
     clip: float = 0. # gradients longer than this are shortened to it; 0: never
     encoder_lr_mult: float = 1. # the generator's encoder learns at this many times the rate of the rest
     frozen: int = 0 # so many of the encoder's first stages stay as they are: they cost the most and change the least
     ema: float = 0. # decay of the running average of the generator that is evaluated and saved; 0: none
     pretrain_epochs: int = 20 # how often the first stage sees every photo; 0: no first stage
+    pretrain_for: str = _one_of('colour', 'grey') # what the first stage paints: the photo, or the grey photo again
     pretrain_lr: float = 1e-4 # the generator's learning rate in the first stage
     pretrain_betas: tuple = (.9, .999) # Adam's momenta in the first stage
     gan_epochs: int = 20 # how often the second stage sees every photo; 0: no second stage
@@ -61,6 +65,7 @@ class Recipe:
     critic_lr: float = 2e-4 # the critic's
     betas: tuple = (.5, .999) # Adam's momenta in the second stage
     n_critic: int = 1 # the critic's steps for each of the generator's
+    n_critic_late: int = 0 # the same after `drop_at`; 0: no change
     critic_warmup: int = 0 # batches at the start of the second stage that are the critic's alone
 
 # %% ../nbs/07_recipes.ipynb #ee0904eb
@@ -68,6 +73,26 @@ _all_recipes = (
     Recipe('resnet18-two-stage', 'the tutorial that everybody follows: ImageNet ResNet18 U-Net, L1 first, then PatchGAN + 100 L1', items=10_000),
     Recipe('pix2pix', 'Isola et al. 2017 (arXiv:1611.07004): U-Net with dropout as its only noise, PatchGAN, no pretraining',
            gen='pix2pix_unet', pretrain_epochs=0, gan_epochs=40, items=10_000),
+    Recipe('pix2pix-instance', 'a student project: the pix2pix U-Net with instance norm, on 10,000 photos of COCO',
+           gen='pix2pix_unet', gen_kw={'norm': 'instance'}, critic_kw={'norm': 'instance'}, pretrain_epochs=0, gan_epochs=40, items=10_000),
+    Recipe('pix2pix-instance-wgan-gp', 'the same project, as planned: WGAN-GP (arXiv:1704.00028) against the preference for warm colours',
+           gen='pix2pix_unet', gen_kw={'norm': 'instance'}, critic_kw={'norm': None}, adv_loss='wgan-gp', n_critic=5, betas=(0., .9),
+           pretrain_epochs=0, gan_epochs=40, items=10_000),
+    Recipe('pix2pix-rgb', 'a student project: pix2pix from grey to RGB, on STL-10', space='rgb', gen='pix2pix_unet', pretrain_epochs=0, gan_epochs=40),
+    Recipe('unet-lab-mse', 'a student project: U-Net GAN on Lab arrays, squared errors, small weights',
+           gen='pix2pix_unet', gen_kw={'slope': .2}, pixel_loss='mse', weight_l1=1e-7, bs=8, pretrain_epochs=0, gan_epochs=60),
+    Recipe('vgg16-latent', 'a student project: adversarial autoencoder, ImageNet VGG16 to a vector of 100 to a and b, on STL-10',
+           gen='vgg16_latent', critic='whole_critic', size=128, pretrain_epochs=0, gan_epochs=40),
+    Recipe('sagan-unet', 'a student project: VGG19 U-Net with spectral norm and self-attention (arXiv:1805.08318), hinge loss, RGB',
+           space='rgb', gen='sagan_unet', critic='whole_critic', critic_kw={'spectral': True, 'attention': True}, adv_loss='hinge', label_smoothing=.1, bs=9,
+           gen_lr=1e-4, critic_lr=4e-4, drop_at=2/3, n_critic_late=2, pretrain_epochs=0, gan_epochs=270),
+    Recipe('basic', 'a student project: the beginning of ResNet18 and a plain decoder, to RGB',
+           space='rgb', gen='shallow_net', pixel_loss='mse', bs=64, pretrain_epochs=30, pretrain_lr=.01, gan_epochs=0),
+    Recipe('labnet', 'the same project: the same to a and b', gen='shallow_net', pixel_loss='mse', bs=64, pretrain_epochs=30, pretrain_lr=.01, gan_epochs=0),
+    Recipe('preincep', "the same project: an encoder told InceptionV3's scores (arXiv:1712.03400)",
+           gen='fusion_net', size=224, pixel_loss='huber', bs=32, pretrain_epochs=30, pretrain_lr=.001, gan_epochs=0),
+    Recipe('preres', "the same project: an encoder told Inception-ResNet-v2's scores (arXiv:1712.03400)",
+           gen='fusion_net', gen_kw={'classifier': 'inception_resnet_v2'}, size=224, pixel_loss='mse', bs=32, pretrain_epochs=30, pretrain_lr=.001, gan_epochs=0),
     Recipe('light', 'ours: EfficientNet-Lite0 encoder, chroma painted at a quarter of the resolution and judged there',
            gen='light_net', gen_kw={'chroma': 4}, critic_kw={'n_down': 2}, critic_at=4, size=128, bs=64, opt='adamw', wd=.01, schedule='cosine', warmup=.02,
            encoder_lr_mult=1/3, ema=.997, pretrain_epochs=40, pretrain_lr=2e-3, gan_epochs=10))
