@@ -37,17 +37,43 @@ def _colorize(a):
     print(f'{report.done} colorized, {report.rate:.1f} photos/s{there}{failed}')
     return 0 if not report.failed else 1 if report.done or report.there else 2
 
+# %% ../nbs/15_cli.ipynb #d5d48553
+def _share(text):
+    "A share as a number, photos as they are"
+    try: return float(text)
+    except ValueError: return text
+
+def _count_or_auto(text): return text if text == 'auto' else int(text)
+
+def _workspace():
+    from colorgan.data import workspace
+    return workspace()
+
 # %% ../nbs/15_cli.ipynb #9a7a07bc
+def _recipe(a):
+    "The recipe that was asked for, with what was asked to be different"
+    from colorgan.recipes import replace
+    for s in a.set:
+        if '=' not in s: raise ColorganError(f"--set takes FIELD=VALUE, such as lam=10, not {s!r}")
+    asked = dict(loss=a.loss, lr=a.lr) | dict(s.split('=', 1) for s in a.set)
+    return replace(a.recipe, **{k: v for k, v in asked.items() if v is not None})
+
 def _train(a):
     from colorgan.run import train
-    names = 'pretrain_epochs gan_epochs pretrain_minutes gan_minutes size bs items seed device init resume'.split()
-    run = train(a.data, a.recipe, a.out, **{k: getattr(a, k) for k in names},
+    names = 'pretrain_epochs gan_epochs pretrain_minutes gan_minutes size bs items seed device init resume keep checkpoint_minutes amp compile track'.split()
+    drive = a.drive and (a.drive if isinstance(a.drive, str) else _workspace())
+    run = train(a.data, _recipe(a), a.out, **{k: getattr(a, k) for k in names}, drive=drive, valid=_share(a.valid),
                 data_kw=dict(cache=False if a.no_cache else a.keep_cache))
     print(f'The model is in {run/"model"}. Try it: colorgan colorize PHOTO --weights {run} --out colour')
 
+# %% ../nbs/15_cli.ipynb #409edc9e
+def _status(a):
+    from colorgan.status import status
+    for run in a.run_folder: print(status(run))
+
 # %% ../nbs/15_cli.ipynb #6142c6d9
 _figures = dict(ab='mean ab distance', psnr='PSNR, dB', ssim='SSIM', de2000='CIEDE2000', cf='colourfulness', cf_abs='colourfulness, |R-G|', hue='hue distance',
-                warm='warm bias', frechet='Frechet (Lite0)', lpips='LPIPS', fid='FID')
+                warm='warm bias', frechet='Frechet (Lite0)', lpips='LPIPS', fid='FID', **{'is': 'Inception Score'})
 def _print_figures(r):
     "The figures of one weights, with the 95 % intervals of those that are means over photos"
     print(f"\n{r['weights']}")
@@ -56,11 +82,13 @@ def _print_figures(r):
         beside = next(b for b in ('grey', 'truth') if f'{k}_{b}' in r)
         span = '{:7.2f} to {:.2f}'.format(*r['ci'][k]) if k in r['ci'] else ''
         print(f"  {name:<22}{r[k]:8.2f}  {span:<18}{beside}: {r[f'{k}_{beside}']:.2f}")
+    for k, name in dict(sizes='ab between working sizes', old='ab distance, made old by').items():
+        if k in r: print(f'  {name}: ' + ', '.join(f'{n} {v:.2f}' for n, v in r[k].items() if n != 'n'))
 
 # %% ../nbs/15_cli.ipynb #e5a1c0de
 def _evaluate(a):
     from colorgan.compare import evaluate
-    result = evaluate(a.weights or ['light'], a.data, a.size, a.work, a.items, a.device, a.protocol, sheet=a.sheet)
+    result = evaluate(a.weights or ['light'], a.data, a.size, a.work, a.items, a.device, a.protocol, sheet=a.sheet, sizes=a.sizes, old=a.old)
     seen = result['work'] if result['work'] else 'its own'
     print(f"{result['n']} photos, judged {'each at its own size' if result['size'] is None else 'at short side ' + str(result['size'])}, seen by the network at {seen}")
     for r in (result, *result.get('others', [])): _print_figures(r)
@@ -90,8 +118,8 @@ def _bench(a):
 
 # %% ../nbs/15_cli.ipynb #449a97cd
 def _recipes(a):
-    from colorgan.recipes import recipes
-    for r in recipes.values(): print(f'{r.name:<20} {r.source}')
+    from colorgan.costs import recipe_table
+    print(recipe_table())
 
 # %% ../nbs/15_cli.ipynb #eccb7205
 def _export(a):
@@ -99,12 +127,23 @@ def _export(a):
     info = export_onnx(a.weights, a.onnx, a.size, a.chroma_only, a.half)
     print(f"{a.onnx}: {info['graph']} graph of {info['recipe']}, checked: within {info['difference']:.0f} of 255 levels of torch on 99.9 % of pixels")
 
+# %% ../nbs/15_cli.ipynb #dae9c48d
+def _compare(a):
+    from colorgan.race import as_markdown, compare_recipes, table
+    results = compare_recipes(a.data, a.out, a.recipes, a.budget, a.photos, a.size, _share(a.valid), a.shown, a.rows, a.seed, a.device)
+    print(as_markdown(table(results)) + f'The table is in {a.out}/table.md and table.csv, the sheet in {a.out}/sheet.png.')
+
 # %% ../nbs/15_cli.ipynb #d1b36af3
 def _demo(a):
     from colorgan.demo import demo
     demo(a.out, a.minutes)
 
 # %% ../nbs/15_cli.ipynb #efde7b0c
+def _page(a):
+    from colorgan.page import make_page
+    print(f'The page is in {make_page(a.out, a.weights, a.sample)}. Any static host can serve it; to see it here: python -m http.server -d {a.out}')
+
+# %% ../nbs/15_cli.ipynb #c6ff3af6
 def _words(p, *names):
     "Add the shared options of these names to the parser `p`"
     shared = dict(
@@ -131,18 +170,35 @@ def _train_words(p):
     p.add_argument('data', nargs='+', metavar='DATA', help="a folder or zip of photos, several of them, or a name such as 'bundled'")
     p.add_argument('--out', required=True, metavar='RUN', help='the folder to make; the model will be in RUN/model')
     p.add_argument('--recipe', default='resnet18-two-stage', metavar='NAME', help='one of those that `colorgan recipes` lists (default: resnet18-two-stage)')
-    for name, kind, what in (('size', int, 'side of the training photos'), ('bs', int, 'photos in a batch'),
+    for name, kind, what in (('size', str, "side of the training photos, or several that follow each other, as '64,128'"),
+        ('bs', _count_or_auto, "photos in a batch, or 'auto' for as many as a GPU can hold"),
         ('pretrain-epochs', int, 'epochs of the first stage'), ('gan-epochs', int, 'epochs of the second stage'),
         ('pretrain-minutes', float, 'the same in minutes'), ('gan-minutes', float, 'the same in minutes'), ('items', int, 'use so many photos')):
         p.add_argument(f'--{name}', type=kind, metavar='N', help=f'{what} (default: as the recipe says)')
+    p.add_argument('--loss', metavar='NAME', help='pixel loss: l1, mse or huber (default: as the recipe says)')
+    p.add_argument('--lr', metavar='X', help="the generator's learning rate in both stages (default: as the recipe says)")
+    p.add_argument('--set', nargs='+', action='extend', default=[], metavar='FIELD=VALUE', help='any other field of the recipe, such as lam=10 betas=0,.9')
     p.add_argument('--seed', type=int, default=42, metavar='N', help='of weights, split and order (default: 42)')
     p.add_argument('--init', metavar='W', help='weights to start from')
+    p.add_argument('--valid', default='.2', metavar='DATA', help='photos to check on: a share of those given, or a folder, zip or name (default: .2)')
     p.add_argument('--resume', action='store_true', help='go on with the run, or begin it if there is none')
+    p.add_argument('--keep', type=int, default=2, metavar='N', help='checkpoints that stay (default: 2)')
+    p.add_argument('--checkpoint-minutes', type=float, default=5., metavar='N', help='between two checkpoints (default: 5)')
+    p.add_argument('--amp', metavar='P', help='precision: fp32, fp16 or bf16 (default: the fastest for this network and device)')
+    p.add_argument('--compile', action='store_true', help='let torch.compile fuse the generator, where that works')
+    p.add_argument('--drive', nargs='?', const=True, metavar='DIR', help='keep a copy of the run in this folder, and find it there (without DIR: on Google Drive, in colorgan/)')
+    p.add_argument('--track', action='append', metavar='T', help='tensorboard, wandb or csv; several with commas')
     p.add_argument('--keep-cache', metavar='DIR', help='keep a copy of the decoded photos there, on Drive for example, and take them from there the next time')
     p.add_argument('--no-cache', action='store_true', help='decode photos again in every epoch (default: once, into ~/.cache/colorgan, if they are more than 256)')
     _words(p, 'device')
 
+# %% ../nbs/15_cli.ipynb #d5b159d7
+def _status_words(p): p.add_argument('run_folder', nargs='+', metavar='RUN', help='the folder of a run')
+
 # %% ../nbs/15_cli.ipynb #9d780e7d
+def _numbers(text): return [int(n) for n in text.split(',')]
+_numbers.__name__ = 'list of numbers'
+
 def _evaluate_words(p):
     p.add_argument('data', nargs='+', metavar='DATA', help='a folder or zip of colour photos, several of them, or a name')
     p.add_argument('--weights', action='append', metavar='W', help='a model folder, a run, or the name of bundled weights (default: light); given again, more to compare with')
@@ -150,6 +206,8 @@ def _evaluate_words(p):
     p.add_argument('--items', type=int, metavar='N', help='the first N photos only')
     p.add_argument('--protocol', metavar='NAME', help="'ddcolor': the sizes and the resizing behind the table of the DDColor paper")
     p.add_argument('--sheet', metavar='PNG', help='draw the ten best, median and worst photos there')
+    p.add_argument('--sizes', type=_numbers, metavar='N,N,…', help='how much the colours change between these working sizes, such as 128,192,256,384')
+    p.add_argument('--old', action='store_true', help='how the colours degrade on photos made old')
     _words(p, 'size', 'device', 'json')
 
 # %% ../nbs/15_cli.ipynb #c9207aaa
@@ -159,6 +217,20 @@ def _export_words(p):
     p.add_argument('--size', type=int, metavar='N', help='short side at which the network sees a photo (default: as it was trained)')
     p.add_argument('--chroma-only', action='store_true', help='the network alone, from lightness to a and b')
     p.add_argument('--half', action='store_true', help='store weights at half precision, in half the room')
+
+# %% ../nbs/15_cli.ipynb #4c885d31
+def _compare_words(p):
+    p.add_argument('data', nargs='+', metavar='DATA', help='a folder or zip of colour photos, several of them, or a name')
+    p.add_argument('--recipes', default='all', metavar='NAMES', help="'all', or names with commas between (default: all)")
+    p.add_argument('--budget', type=float, metavar='MINUTES', help='of training for each recipe, both stages together (default: 5)')
+    p.add_argument('--photos', type=int, metavar='N', help='the budget as photos seen, instead of minutes')
+    p.add_argument('--out', required=True, metavar='DIR', help='the folder to make; the same command again goes on where it was interrupted')
+    p.add_argument('--size', type=int, default=64, metavar='N', help='side of the photos (default: 64)')
+    p.add_argument('--valid', default='.2', metavar='DATA', help='photos to judge by: a share of those given, or a folder, zip or name (default: .2)')
+    p.add_argument('--shown', metavar='DATA', help='photos for the sheet (default: some of those to judge by)')
+    p.add_argument('--rows', type=int, default=8, metavar='N', help='photos in the sheet (default: 8)')
+    p.add_argument('--seed', type=int, default=42, metavar='N', help='of weights, split and order (default: 42)')
+    _words(p, 'device')
 
 # %% ../nbs/15_cli.ipynb #cac4e004
 def _cache_words(p):
@@ -178,6 +250,12 @@ def _bench_words(p):
     _words(p, 'json')
 
 # %% ../nbs/15_cli.ipynb #0af2108d
+def _page_words(p):
+    p.add_argument('--out', required=True, metavar='DIR', help='the folder to make')
+    p.add_argument('--sample', metavar='PHOTO', help='the photo that greets visitors (default: a bundled one)')
+    _words(p, 'weights')
+
+# %% ../nbs/15_cli.ipynb #f5d2ba30
 def _demo_words(p):
     p.add_argument('--out', default='demo', metavar='DIR', help='the folder to make (default: demo)')
     p.add_argument('--minutes', type=float, default=2., metavar='N', help='how long to train, both stages together (default: 2)')
@@ -187,11 +265,14 @@ commands = dict(
     demo=(_demo, _demo_words, 'see what it does: colorize and train on bundled photos', 'colorgan demo --out demo'),
     colorize=(_colorize, _colorize_words, 'colorize photos', 'colorgan colorize album --out album-in-colour'),
     train=(_train, _train_words, 'train a recipe on photos', 'colorgan train photos --out run --recipe light --size 128'),
+    status=(_status, _status_words, 'say how far a training is that goes on elsewhere', 'colorgan status run'),
     evaluate=(_evaluate, _evaluate_words, 'measure how close to the truth the colours are', 'colorgan evaluate --weights run photos --size 256'),
+    compare=(_compare, _compare_words, 'train recipes on the same photos within the same budget, and judge them alike', 'colorgan compare photos --recipes all --budget 5 --out comparison'),
     export=(_export, _export_words, 'write an ONNX file of trained weights', 'colorgan export run --onnx photo.onnx'),
-    recipes=(_recipes, lambda p: None, 'list the recipes', 'colorgan recipes'),
+    recipes=(_recipes, lambda p: None, 'list the recipes and what they cost', 'colorgan recipes'),
     cache=(_cache, _cache_words, 'decode photos once, into one file that trainings read fast', 'colorgan cache photos --out photos.cache --size 256'),
     inspect=(_inspect, _inspect_words, 'say what is in a set of photos, and which a training would leave out', 'colorgan inspect photos'),
+    page=(_page, _page_words, 'write a web page that colorizes in the browser, for any static host', 'colorgan page --out site'),
     bench=(_bench, _bench_words, 'measure speed, another way and ours side by side', 'colorgan bench data --json figures.json'))
 
 # %% ../nbs/15_cli.ipynb #2e5a32f1

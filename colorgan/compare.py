@@ -6,7 +6,7 @@ Docs: https://colorgan.github.io/colorgan/compare.html.md"""
 
 # %% auto #0
 __all__ = ['protocols', 'photo_at', 'in_batches', 'paint_batch', 'alike', 'greyed', 'score_batch', 'Tables', 'score_set',
-           'interval', 'evaluate', 'named', 'summary', 'extremes', 'size_stability', 'old_photos']
+           'interval', 'evaluate', 'further_checks', 'named', 'summary', 'extremes', 'size_stability', 'old_photos']
 
 # %% ../nbs/12_compare.ipynb #f313d513
 import itertools, os
@@ -165,7 +165,9 @@ def evaluate(weights, # as `Colorizer` takes them; or a list of such, of which t
              protocol=None, # 'ddcolor': its size and way of resizing go before `size` and `work`
              judges=True, # whether networks judge the results as well: `frechet`, `lpips`, `fid`, `is`, those that can be had
              sheet=None, # where to write a picture of the ten best, median and worst photos
-            ) -> dict: # `n`, `size`, `ab`, `ab_grey`, `psnr`, `psnr_grey`, `cf`, `cf_truth` and more; `ci`, 95 % intervals; `others`
+             sizes=None, # working sizes between which `size_stability` compares
+             old=False, # whether to see what `old_photos` sees, too
+            ) -> dict: # `n`, `size`, `ab`, `ab_grey`, `psnr`, `psnr_grey`, `cf`, `cf_truth` and more; `ci`, 95 % intervals; `sizes`, `old`; `others`
     "How close to the truth colorized photos are; `others` has the same of further weights. Raises `ColorganError` if there is nothing to evaluate."
     if protocol and protocol not in protocols: raise ColorganError(f"there is no protocol {protocol!r}: choose one of {', '.join(protocols)}")
     how = dict(size=size, squeeze=False, work=work) | protocols.get(protocol, {})
@@ -175,11 +177,17 @@ def evaluate(weights, # as `Colorizer` takes them; or a list of such, of which t
     colorizers = {i: Colorizer(w, how['work'], device) for i, w in enumerate(weights)}
     tables, numbers, skipped = score_set(colorizers, refs, how['size'], how['squeeze'], device, Judges(device) if judges else None)
     if sheet: save_photo(extremes(colorizers[0], refs, numbers, tables.scores[0]['ab'], how['size'], how['squeeze']), sheet)
-    first, *others = (dict(weights=named(w), **summary(tables, i)) for i, w in enumerate(weights))
+    further = lambda w: further_checks(w, [refs[i] for i in numbers], how['size'], how['work'], sizes, old, device)
+    first, *others = (dict(weights=named(w), **summary(tables, i), **further(w)) for i, w in enumerate(weights))
     facts = dict(n=len(numbers), size=how['size'], work=colorizers[0].size, protocol=protocol)
     return facts | first | {'skipped': skipped} | ({'others': others} if others else {})
 
 # %% ../nbs/12_compare.ipynb #2f9802e5
+def further_checks(weights, refs, size, work, sizes, old, device):
+    "What `evaluate` adds if it is asked for: `sizes` and `old`"
+    out = {'sizes': size_stability(weights, refs, sizes, size, device=device)} if sizes else {}
+    return out | ({'old': old_photos(weights, refs, 1., size, work, device=device)} if old else {})
+
 def named(weights):
     "What weights are called in a table"
     return photo_name(weights) if isinstance(weights, (str, os.PathLike)) else type(weights).__name__
@@ -203,25 +211,25 @@ def extremes(colorizer, refs, # the `Colorizer`, and the photos, as in `score_se
              size=None, squeeze=False, # see `photo_at`
              n=10, # photos of each kind
             ) -> Image.Image:
-    "A sheet of the best, the median and the worst photos, by their ab distance"
-    order = np.argsort(errors, kind='stable')
-    n = min(n, len(order))
+    "A sheet of the best, the median and the worst photos, by their ab distance; with fewer than three times `n` photos, a third of them each"
+    order, sheets = np.argsort(errors, kind='stable'), []
+    n = max(1, min(n, len(order) // 3))
     middle = (len(order) - n) // 2
-    picked = [(k, i) for k, part in (('best', order[:n]), ('median', order[middle:middle + n]), ('worst', order[::-1][:n])) for i in part]
-    rows = []
-    for _, i in picked:
-        truth = photo_at(refs[numbers[i]], size, squeeze)
-        rows.append([truth.convert('L'), paint_batch(colorizer, [truth])[0], truth])
-    return show_sheet(rows, ['grey', 'ours', 'truth'], [f'{k}: ab {errors[i]:.1f}' for k, i in picked], height=160)
+    for part in order[:n], order[middle:middle + n], order[::-1][:n]:
+        truths = [photo_at(refs[numbers[i]], size, squeeze) for i in part]
+        rows = [[t.convert('L'), paint_batch(colorizer, [t])[0], t] for t in truths]
+        sheets.append(show_sheet(rows, ['grey', 'ours', 'truth'], [f'{errors[i]:.1f} off in ab' for i in part], height=160))
+    return show_sheet([sheets], ['the best', 'the median', 'the worst'], gap=12)
 
 # %% ../nbs/12_compare.ipynb #e76c9f4c
 def size_stability(weights, # as `Colorizer` takes them
                    data, # photos, as `photo_files` takes them
                    sizes=(128, 192, 256, 384), # working sizes
-                   size=256, # short side at which results are compared
+                   size=256, # short side at which results are compared; None: each photo at its own
                    items=None, device=None, # as in `evaluate`
                   ) -> dict: # 'from-to': mean ab distance; `n`
     "How much the colours change with the working size"
+    if len(set(sizes)) < 2: raise ColorganError('give at least two working sizes to compare between, such as 128,256')
     device, sums, n = default_device(device), {}, 0
     colorizers = {s: Colorizer(weights, s, device) for s in sizes}
     for batch in in_batches(photo_files(data)[:items], size):
@@ -237,7 +245,7 @@ def size_stability(weights, # as `Colorizer` takes them
 def old_photos(weights, # as `Colorizer` takes them
                data, # colour photos, as `photo_files` takes them
                strength=1., # of each effect, 0 to 1
-               size=256, # short side at which photos are judged
+               size=256, # short side at which photos are judged; None: each at its own
                work=None, items=None, device=None, # as in `evaluate`
               ) -> dict: # effect: mean ab distance from the truth; `none`, `grey` and `n` to compare
     "How the colours degrade when photos are old"

