@@ -43,7 +43,9 @@ def _share(text):
     try: return float(text)
     except ValueError: return text
 
-def _count_or_auto(text): return text if text == 'auto' else int(text)
+def _count_or_auto(text):
+    if text != 'auto' and not text.isdigit(): raise argparse.ArgumentTypeError(f"it is a number or auto, not {text!r}")
+    return text if text == 'auto' else int(text)
 
 def _workspace():
     from colorgan.data import workspace

@@ -110,7 +110,8 @@ def fit_stage(run, # the `Run`
     "Train one stage and save the model; after Ctrl-C `KeyboardInterrupt` is raised with a sentence, when all is saved"
     device, keeper = run.dls.device, Keeper(run.checkpoints, number, run.minutes, run.state, run.extra)
     stop, finite = Interruptible(), Finite(run.path, 16 if device.type == 'cuda' else 1)
-    cbs = [Schedule(run.recipe.schedule, run.recipe.warmup, minutes, run.recipe.drop_at if stage == 'gan' else 0.), ColourMetrics(batch=run.watched), finite, keeper, stop, *precision(device, run.amp, gen)]
+    cbs = [Schedule(run.recipe.schedule, run.recipe.warmup, minutes, run.recipe.drop_at if stage == 'gan' else 0.)]
+    cbs += [ColourMetrics(batch=run.watched), finite, keeper, stop, *precision(device, run.amp, gen)]
     if processes() > 1: cbs.append(Several())
     if not rank():
         watchers = run.trackers(stage, keeper.first[0], run.state['learner']['train_iter'] if run.state else 0)
@@ -200,6 +201,7 @@ def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
     with together(default_device(device)) as device:
         load = lambda bs: data if isinstance(data, DataLoaders) else get_dls(data, recipe.size, bs, recipe.space, valid, recipe.items, seed, device, **(data_kw or {}))
         seed_all(seed)
+        if processes() > 1: from_first(lambda: bool(load(recipe.bs)))
         dls = load(recipe.bs)
         gen = fill(create_gen(recipe, pretrained=False), load_tensors(init), f'the weights of {init}') if init else create_gen(recipe)
         with run_folder(out, drive) as folder:

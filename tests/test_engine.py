@@ -1,0 +1,298 @@
+"""A training in company: several processes, trackers, a Drive that goes away, a terminal that shows how far it is."""
+import csv
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from contextlib import redirect_stdout
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from fastai.callback.core import Callback
+
+from colorgan import run as run_module
+from colorgan.cli import main
+from colorgan.critic import create_critic
+from colorgan.data import get_dls
+from colorgan.drive import kept
+from colorgan.gan import gan_learner
+from colorgan.lab import ColorganError
+from colorgan.loss import gradient_penalty
+from colorgan.pretrain import pretrain_learner
+from colorgan.recipes import load_tensors, replace
+from colorgan.run import train
+from colorgan.several import Several, rank, shared_dls, together
+
+recipe = replace('pix2pix', size=32, bs=2, gen_kw=dict(base=4, norm='instance', dropout=0.), critic_kw=dict(base=4, n_down=1, norm='instance'),
+                 pretrain_epochs=2, gan_epochs=2, schedule='cosine', ema=.9)
+cpu = torch.device('cpu')
+
+
+def quietly(data='bundled', recipe=recipe, **kwargs):
+    with redirect_stdout(io.StringIO()): return train(data, recipe, device='cpu', **kwargs)
+
+
+def same(a, b): return all(torch.equal(p, q) for p, q in zip(load_tensors(a).values(), load_tensors(b).values(), strict=True))
+
+
+class Grads(Callback):
+    "Keep the gradients of the first steps, as they are when all processes have agreed on them."
+    order = -10
+    def before_fit(self): self.kept = []
+    def after_backward(self): self.kept.append([p.grad.clone() for p in self.model.parameters()])
+
+
+def first_gradients(make, bs, out):
+    with together(cpu):
+        torch.manual_seed(0)
+        learn, grads = make(shared_dls(get_dls('bundled', 32, bs, device='cpu')), recipe), Grads()
+        with learn.no_bar(), learn.no_logging(): learn.fit(2, cbs=[grads] + ([Several()] if bs == 2 else []))
+        if not rank(): torch.save(grads.kept, out)
+
+
+def processes(work, *args, n=2):
+    "Call `work` in `n` processes that a launcher's environment connects; their exit codes."
+    with socket.socket() as s:
+        s.bind(('localhost', 0))
+        port = s.getsockname()[1]
+    ps = []
+    for i in range(n):
+        env = dict(RANK=i, LOCAL_RANK=i, WORLD_SIZE=n, MASTER_ADDR='localhost', MASTER_PORT=port)
+        ps.append(multiprocessing.get_context('fork').Process(target=launched, args=(env, work, *args)))
+        ps[-1].start()
+    for p in ps: p.join(120)
+    for p in ps:
+        if p.is_alive(): p.kill()
+    return [p.exitcode for p in ps]
+
+
+def launched(env, work, *args):
+    os.environ |= {k: str(v) for k, v in env.items()}
+    torch.set_num_threads(1)
+    sys.stdout = open(os.devnull, 'w')
+    work(*args)
+
+
+@pytest.mark.parametrize('make', [pretrain_learner, gan_learner], ids=['pixel loss', 'adversarial'])
+def test_two_processes_take_the_step_of_one_with_the_joint_batch(make, tmp_path):
+    first_gradients(make, 4, tmp_path/'one')
+    assert processes(first_gradients, make, 2, tmp_path/'two') == [0, 0]
+    one, two = (torch.load(tmp_path/f) for f in ('one', 'two'))
+    assert len(one) == len(two) == 2
+    for a, b in zip(one[0], two[0], strict=True): assert a.abs().max() > 0 and (a - b).abs().max() <= 1e-6
+    for a, b in zip(one[1], two[1], strict=True): assert (a - b).abs().max() <= 1e-6 + 1e-4 * a.abs().max()
+
+
+def train_in_company(folder, minutes=None):
+    "Each process is told a folder of its own: that of the second one must not appear."
+    train('bundled', recipe, folder/f'run{rank_of_launcher()}', device='cpu', resume=True, checkpoint_minutes=0, gan_minutes=minutes)
+
+
+def rank_of_launcher(): return os.environ['RANK']
+
+
+def test_only_the_first_process_writes(tmp_path):
+    assert processes(train_in_company, tmp_path) == [0, 0]
+    assert [p.name for p in tmp_path.iterdir()] == ['run0']
+    lines = [json.loads(line) for line in (tmp_path/'run0'/'log.jsonl').read_text().splitlines()]
+    assert [(d['stage'], d['epoch'], d['photos']) for d in lines] == [('pretrain', 0, 4), ('pretrain', 1, 8), ('gan', 0, 4), ('gan', 1, 8)]
+    assert json.loads((tmp_path/'run0'/'run.json').read_text())['finished']
+
+
+def test_processes_agree_when_time_is_up(tmp_path):
+    assert processes(partial(train_in_company, minutes=.03), tmp_path) == [0, 0]
+    assert json.loads((tmp_path/'run0'/'run.json').read_text())['finished']
+
+
+def test_what_the_first_process_refuses_all_refuse(tmp_path):
+    (tmp_path/'run0').mkdir()
+    (tmp_path/'run0'/'run.json').write_text('{"recipe": {"bs": 16}}')
+    assert processes(train_in_company, tmp_path) == [1, 1]
+
+
+@pytest.mark.slow
+def test_accelerate_launch(tmp_path):
+    scripts = Path(sys.executable).parent
+    tiny = ['--recipe', 'pix2pix', '--size', '32', '--bs', '2', '--gan-epochs', '1', '--device', 'cpu']
+    launch = [scripts/'accelerate', 'launch', '--cpu', '--num_processes', '2', '--num_machines', '1', '--mixed_precision', 'no', '--dynamo_backend', 'no', '--no_python']
+    done = subprocess.run([*launch, scripts/'colorgan', 'train', 'bundled', '--out', tmp_path/'run', *tiny], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path/'run'/'run.json').read_text())['finished']
+
+
+def test_trackers(tmp_path, monkeypatch):
+    "The real packages, offline: figures and sheets of both stages are where each of them keeps such things."
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    monkeypatch.setenv('WANDB_MODE', 'offline')
+    run = quietly(out=tmp_path/'run', track='tensorboard,wandb,csv')
+    for stage, figures in dict(pretrain={'train_loss', 'ab_error', 'watched_psnr'}, gan={'adversarial', 'critic', 'ab_error'}).items():
+        tags = EventAccumulator(str(run/'tensorboard'/stage)).Reload().Tags()
+        assert figures <= set(tags['scalars']) and tags['images'] == ['samples']
+        with open(run/f'{stage}.csv') as f: rows = list(csv.DictReader(f))
+        assert [int(r['epoch']) for r in rows] == [0, 1] and figures <= rows[0].keys()
+    record, = run.glob('wandb/offline-run-*/run-*.wandb')
+    logged = record.read_bytes()
+    assert all(k in logged for k in (b'watched_ab', b'adversarial', b'samples'))
+    assert list(run.glob('wandb/offline-run-*/files/media/images/samples*.png'))
+
+
+def test_tracker_that_is_missing_leaves_no_folder(tmp_path):
+    with pytest.raises(ColorganError, match='choose among tensorboard'): quietly(out=tmp_path/'run', track='excel')
+    assert not (tmp_path/'run').exists()
+
+
+@pytest.fixture
+def quick_mirror(monkeypatch): monkeypatch.setattr(run_module, 'kept', partial(kept, seconds=.02))
+
+
+def at_epochs(monkeypatch, **actions):
+    "Do something before an epoch of the first stage: `at_epochs(monkeypatch, e1=…)`."
+    def before_epoch(self):
+        if not hasattr(self.model, 'gen') and f'e{self.learn.epoch}' in actions: actions[f'e{self.learn.epoch}']()
+    monkeypatch.setattr(run_module.ColourMetrics, 'before_epoch', before_epoch, raising=False)
+
+
+def until(condition, patience=20):
+    end = time.monotonic() + patience
+    while not condition(): assert time.monotonic() < end or time.sleep(.01)
+
+
+def test_drive_that_goes_away_does_not_stop_a_training(tmp_path, monkeypatch, quick_mirror):
+    drive, gone = tmp_path/'drive', tmp_path/'gone'
+    drive.mkdir()
+    def leave(): until((drive/'run'/'checkpoints').exists); drive.rename(gone); time.sleep(.1)
+    def come_back(): assert not drive.exists(); gone.rename(drive)
+    at_epochs(monkeypatch, e2=leave, e4=come_back)
+    with redirect_stdout(io.StringIO()) as said:
+        run = train('bundled', recipe, tmp_path/'here'/'run', device='cpu', pretrain_epochs=6, checkpoint_minutes=0, drive=drive)
+    assert 'cannot be written now' in said.getvalue() and 'is back, and all has been copied' in said.getvalue()
+    def files(folder): return {p.relative_to(folder): p.read_bytes() for p in folder.rglob('*') if p.is_file() and p.name != '.lock'}
+    assert files(run) == files(drive/'run') and (drive/'run'/'model').exists()
+
+
+def test_run_goes_on_from_drive_on_another_machine(tmp_path, monkeypatch, quick_mirror):
+    alone, drive = quietly(out=tmp_path/'alone', pretrain_epochs=4), tmp_path/'drive'
+    def disconnect():
+        until(lambda: list((drive/'run'/'checkpoints').glob('*.pt')))
+        raise ConnectionError('gone')
+    at_epochs(monkeypatch, e2=disconnect)
+    again = partial(quietly, out=tmp_path/'here'/'run', pretrain_epochs=4, checkpoint_minutes=0, drive=drive, resume=True)
+    with pytest.raises(ConnectionError): again()
+    shutil.rmtree(tmp_path/'here')
+    at_epochs(monkeypatch)
+    assert same(again(), alone) and same(drive/'run', alone)
+
+
+def test_time_limited_bar_in_a_terminal(tmp_path, monkeypatch):
+    monkeypatch.setenv('PYCHARM_HOSTED', '1') # fastprogress shows its bars in a terminal, and in this one's
+    with redirect_stdout(io.StringIO()) as said: train('bundled', recipe, tmp_path/'run', device='cpu', pretrain_minutes=.05, gan_epochs=1)
+    text = said.getvalue()
+    assert 'Epoch 1: |' in text and 'Epoch 2: |' in text and '1000000' not in text
+    assert 'Epoch 1/1: |' in text and 'photos/s, loss ' in text and 'left of the stage' in text
+
+
+def test_status_command(tmp_path, capsys):
+    run = quietly(out=tmp_path/'run')
+    assert main(['status', str(run)]) == 0
+    out = capsys.readouterr().out
+    assert f'{run}: finished (pix2pix).' in out and 'after epoch 2 of gan: ' in out and 'watched_ab' in out
+    assert main(['status', str(tmp_path)]) == 2
+
+
+@pytest.mark.parametrize('wrong, sentence', [
+    (['--size', '32,x'], 'give a number, or several such as 64,128'), (['--bs', 'many'], "it is a number or auto, not 'many'"), (['--amp', 'fp8'], 'choose one of fp32, fp16, bf16'),
+    (['--valid', 'nowhere'], 'nowhere'), (['--track', 'excel'], 'choose among')], ids=lambda v: ' '.join(v) if isinstance(v, list) else '')
+def test_wrong_words_leave_nothing(wrong, sentence, tmp_path, capsys):
+    assert main(['train', 'bundled', '--out', str(tmp_path/'run'), '--recipe', 'pix2pix', *wrong]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path/'run').exists()
+
+
+def test_batch_size_auto_is_kept_for_the_whole_run(tmp_path):
+    run = quietly(out=tmp_path/'run', bs='auto')
+    assert json.loads((run/'run.json').read_text())['recipe']['bs'] == recipe.bs
+    quietly(out=run, bs='auto', resume=True)
+
+
+def test_penalty_reaches_every_weight_of_a_conditional_critic():
+    "The double backward pass against finite differences, in double precision."
+    torch.manual_seed(0)
+    critic = create_critic(replace(recipe, critic_kw=dict(base=2, n_down=1, norm='instance'))).double()
+    real, fake = torch.rand(2, 2, 3, 16, 16, dtype=torch.float64).unbind(0)
+    def penalty():
+        torch.manual_seed(1)
+        return penalty_double(critic, real, fake)
+    weight = critic.net[0].weight
+    grad, = torch.autograd.grad(penalty(), weight)
+    assert grad[:, 0].abs().max() > 0, 'the condition, L, plays its part'
+    for i in ((0, 0, 1, 1), (1, 2, 3, 0)):
+        with torch.no_grad():
+            weight[i] += 1e-6; up = penalty_value(penalty)
+            weight[i] -= 2e-6; down = penalty_value(penalty)
+            weight[i] += 1e-6
+        assert abs((up - down) / 2e-6 - grad[i]) < 1e-4 * max(1, abs(grad[i]))
+
+
+def penalty_double(critic, real, fake):
+    "`gradient_penalty` computes in single precision; a critic that takes it back to double makes finite differences possible."
+    return gradient_penalty(lambda x: critic(x.double()), real, fake)
+
+
+def penalty_value(penalty):
+    with torch.enable_grad(): return penalty().item()
+
+
+@pytest.mark.parametrize('change', [dict(adv_loss='wgan-gp', n_critic=2), dict(clip=.01), dict(critic_warmup=1), dict(sizes=(16, 32), growing=True)], ids=lambda c: next(iter(c)))
+def test_stage_control(change, tmp_path):
+    run = quietly(recipe=replace(recipe, **change), out=tmp_path/'run')
+    log = [json.loads(line) for line in (run/'log.jsonl').read_text().splitlines()]
+    assert len(log) == 4 and all(0 < d['watched_ab'] < 50 for d in log)
+
+
+def test_clipped_gradients_are_short():
+    class Norms(Callback):
+        order = 90
+        def before_step(self): norms.append(torch.cat([p.grad.flatten() for p in self.model.parameters()]).norm().item())
+    norms, dls = [], get_dls('bundled', 32, 2, device='cpu')
+    for clip in (0., .01):
+        torch.manual_seed(0)
+        learn = gan_learner(dls, replace(recipe, clip=clip), cbs=Norms())
+        with learn.no_bar(), learn.no_logging(): learn.fit(1)
+    half = len(norms) // 2
+    assert min(norms[:half]) > .02 and max(norms[half:]) <= .01001
+
+
+def test_own_callbacks_metrics_and_splitter_are_taken():
+    dls, mine = get_dls('bundled', 32, 2, device='cpu'), Grads()
+    for make in (pretrain_learner, gan_learner):
+        learn = make(dls, recipe, cbs=[mine], metrics=[], splitter=lambda m: [list(m.parameters())], lr=1e-3)
+        assert mine in learn.cbs and not learn.metrics and hasattr(learn, 'ema')
+
+
+def test_watched_figures_are_those_of_the_average(tmp_path):
+    "With a decay of nearly 1 the average stays at the beginning, and so do the figures, whatever the live weights do."
+    slow = quietly(recipe=replace(recipe, ema=.9999999, pretrain_lr=.1, gan_epochs=0), out=tmp_path/'run', pretrain_epochs=3)
+    figures = [json.loads(line)['watched_ab'] for line in (slow/'log.jsonl').read_text().splitlines()]
+    assert len(figures) == 3
+    last = json.loads((slow/'model'/'model.json').read_text())['metrics']
+    assert last['watched_ab'] == pytest.approx(figures[-1], abs=1e-4)
+    from colorgan.metrics import colour_scores
+    from colorgan.recipes import load_model
+    dls = get_dls('bundled', 32, 2, device='cpu')
+    x, y = dls.valid.one_batch()
+    with torch.no_grad(): seen = colour_scores('lab', x, load_model(slow)(x), y)['ab'].mean().item()
+    assert seen == pytest.approx(figures[-1], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_compiled_training(tmp_path):
+    small = replace(recipe, size=8, gan_epochs=1, pretrain_epochs=1, ema=0.)
+    plain, fused = (quietly(recipe=small, out=tmp_path/str(c), compile=c, amp='fp32') for c in (False, True))
+    for p, q in zip(load_tensors(plain).values(), load_tensors(fused).values(), strict=True): assert (p - q).abs().max() < 1e-3
