@@ -5,7 +5,9 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 READY := .venv/.ready
 PYTEST := $(BIN)/python -m pytest -v -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test slow lab notebooks clean
+.PHONY: demo test slow lab notebooks colab clean
+# What runs a script with Colab's versions: an environment that is made here, or another one, such as `COLAB='docker run … python'`.
+COLAB ?= .colab/bin/python
 
 demo: $(READY)  ## colorize bundled photos, train a little, look at demo/
 	$(BIN)/colorgan demo --out demo
@@ -27,11 +29,21 @@ notebooks: $(READY)  ## run all notebooks, keep their outputs, bring modules and
 	$(BIN)/nbdev-clean
 	$(BIN)/python tools/readme.py
 
+colab: $(READY) $(filter .colab/bin/python,$(COLAB))  ## the wheel and all notebooks on Colab's versions
+	rm -rf dist
+	$(BIN)/python -m build --wheel
+	$(COLAB) tools/on_colab.py dist nbs
+
 clean:  ## everything that can be made again, the environment too
-	rm -rf .venv build dist demo _proc _docs *.egg-info .ruff_cache .pytest_cache
+	rm -rf .venv .colab build dist demo _proc _docs *.egg-info .ruff_cache .pytest_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+.colab/bin/python: .github/colab-constraints.txt
+	python3.13 -m venv .colab
+	.colab/bin/pip install --quiet --constraint $< torch torchvision fastai timm scikit-image scikit-learn matplotlib ipywidgets ipykernel nbclient nbformat accelerate tensorboard wandb
 	touch $@

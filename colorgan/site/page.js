@@ -1,0 +1,109 @@
+// What happens on the page. Photos are opened, tinted and saved by worker.js.
+
+const $ = (selector, root = document) => root.querySelector(selector);
+const worker = new Worker('worker.js', {type: 'module'}), cards = new Map(), status = $('#status');
+const say = text => { status.textContent = text; };
+
+/** Shows files on cards of their own and sends them to be painted. */
+function add(files) {
+  for (const file of files) {
+    const id = crypto.randomUUID?.() ?? String(Math.random()), card = $('#card').content.cloneNode(true).firstElementChild;
+    cards.set(id, {card, file, busy: true, wanted: 1});
+    wire(id, card, file);
+    $('#photos').prepend(card);
+    worker.postMessage({job: 'open', id, file});
+  }
+  if (files.length) $('#photos').scrollIntoView({behavior: matchMedia('(prefers-reduced-motion: reduce)').matches ? 'auto' : 'smooth', block: 'start'});
+}
+
+function wire(id, card, file) {
+  const before = $('.before', card), name = file.name || 'photo';
+  $('h2', card).textContent = name;
+  before.src = URL.createObjectURL(file);
+  before.alt = `${name} as it was`;
+  $('.after', card).alt = `${name} in colour`;
+  before.onerror = () => before.removeAttribute('src');
+  $('.cut', card).oninput = e => $('.pair', card).style.setProperty('--cut', `${e.target.value}%`);
+  $('.strength', card).oninput = e => tint(id, +e.target.value);
+  $('.save', card).onclick = () => save(id);
+  $('.close', card).onclick = () => close(id);
+}
+
+/** Asks for another strength; while one is being painted, only the newest wish waits. */
+function tint(id, strength) {
+  const c = cards.get(id);
+  $('output', c.card).textContent = `${Math.round(strength * 100)} %`;
+  c.wanted = strength;
+  if (c.busy) return;
+  c.busy = true;
+  c.painted = strength;
+  worker.postMessage({job: 'tint', id, strength});
+}
+
+function save(id) {
+  const c = cards.get(id);
+  $('.save', c.card).disabled = true;
+  say(`Painting ${c.file.name} at its full size…`);
+  worker.postMessage({job: 'save', id, strength: c.wanted});
+}
+
+function close(id) {
+  const {card} = cards.get(id);
+  for (const img of card.querySelectorAll('img')) URL.revokeObjectURL(img.src);
+  card.remove();
+  cards.delete(id);
+  worker.postMessage({job: 'close', id});
+  $('#choose').focus();
+}
+
+function show(c, id, {after, width, height, seconds}) {
+  const img = $('.after', c.card), old = img.src;
+  img.src = URL.createObjectURL(after);
+  if (old) URL.revokeObjectURL(old);
+  if (width) {
+    c.painted = 1;
+    $('.pair', c.card).style.setProperty('--shape', `${width} / ${height}`);
+    $('.facts', c.card).textContent = `${width} × ${height}, painted in ${seconds.toFixed(1)} s`;
+    c.card.dataset.state = 'done';
+    say(`${c.file.name} is in colour.`);
+  }
+  c.busy = false;
+  if (c.wanted !== c.painted) tint(id, c.wanted);
+}
+
+function offer(c, blob) {
+  const a = document.createElement('a'), stem = c.file.name.replace(/\.[^.]*$/, '');
+  a.href = URL.createObjectURL(blob);
+  a.download = `${stem}-colour.${blob.type === 'image/jpeg' ? 'jpg' : 'png'}`;
+  a.click();
+  setTimeout(() => URL.revokeObjectURL(a.href), 60_000);
+  $('.save', c.card).disabled = false;
+  say(`${a.download} is saved.`);
+}
+
+function fail(c, error) {
+  const known = c.card.dataset.state === 'done';
+  if (!known) c.card.dataset.state = 'failed';
+  $('.problem', c.card).textContent = error;
+  $('.save', c.card).disabled = false;
+  c.busy = false;
+  say(error);
+}
+
+worker.onmessage = ({data: {id, progress, error, saved, ...painted}}) => {
+  if (progress !== undefined) return say(progress < 1 ? `Fetching the network, once: ${Math.round(progress * 100)} %` : 'Painting…');
+  const c = cards.get(id);
+  if (!c) return;
+  if (error) fail(c, error);
+  else if (saved) offer(c, saved);
+  else show(c, id, painted);
+};
+worker.onerror = () => say('This browser is too old for this page: it needs one of the last two years.');
+
+$('#choose').onchange = e => { add([...e.target.files]); e.target.value = ''; };
+$('#sample').onclick = async () => add([new File([await (await fetch('sample.jpg')).blob()], 'sample.jpg', {type: 'image/jpeg'})]);
+for (const kind of ['dragover', 'dragenter']) addEventListener(kind, e => { e.preventDefault(); document.body.classList.add('over'); });
+addEventListener('dragleave', e => { if (!e.relatedTarget) document.body.classList.remove('over'); });
+addEventListener('drop', e => { e.preventDefault(); document.body.classList.remove('over'); add([...e.dataTransfer.files]); });
+addEventListener('paste', e => add([...e.clipboardData.files]));
+$('#hero .cut').oninput = e => $('#hero .pair').style.setProperty('--cut', `${e.target.value}%`);

@@ -1,0 +1,164 @@
+"""The page in a browser: real clicks, real photos up and down, and files that are not photos."""
+import functools
+import http.server
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import page as window
+from PIL import Image
+
+from colorgan.cli import main
+from colorgan.colorize import colorize
+from colorgan.photos import bundled_photos
+
+results = Path(__file__).resolve().parent.parent/'nbs'/'results'/'page.json'
+pytestmark = pytest.mark.slow
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args): pass
+
+
+@pytest.fixture(scope='module')
+def address(tmp_path_factory):
+    "The page, made by the command line and served by a plain file server."
+    out = tmp_path_factory.mktemp('site')
+    assert main(['page', '--out', str(out)]) == 0
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=out)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{server.server_port}/'
+        server.shutdown()
+
+
+def photo(folder, name, scale=1, number=0):
+    "A bundled photo, as a file of its own."
+    im = Image.open(bundled_photos()[number]).convert('RGB')
+    im.resize([round(s * scale) for s in im.size]).save(folder/name)
+    return folder/name
+
+
+def choose(page, *files):
+    "Choose files by the button and wait until each is painted or refused; the newest cards come first."
+    cards = page.locator('article:not([data-state=busy])')
+    there = cards.count()
+    page.set_input_files('#choose', files)
+    cards.nth(there + len(files) - 1).wait_for()
+    return page.locator('article')
+
+
+def download(page, card, to):
+    with page.expect_download() as wanted: card.get_by_role('button', name='Download').click()
+    wanted.value.save_as(to)
+    return wanted.value.suggested_filename
+
+
+def seconds(card): return float(card.locator('.facts').inner_text().split('painted in ')[1].split()[0])
+
+
+@pytest.mark.parametrize(('name', 'scale', 'number'), [('colour.png', 1, 0), ('tall and thin.png', .3, 1), ('many pixels.png', 2.5, 2)])
+def test_same_as_the_command_line(address, tmp_path, name, scale, number):
+    src = photo(tmp_path, name, scale, number)
+    with window() as page:
+        page.goto(address)
+        saved = download(page, choose(page, src).first, tmp_path/'by-page.png')
+        assert saved == f'{src.stem}-colour.png'
+        assert page.errors == []
+    assert main(['colorize', str(src), '--out', str(tmp_path/'by-command.png')]) == 0
+    ours, theirs = (np.asarray(Image.open(tmp_path/f).convert('RGB')).astype(int) for f in ('by-page.png', 'by-command.png'))
+    assert np.percentile(np.abs(ours - theirs), 99.9) <= 1
+
+
+def test_twelve_megapixels(address, tmp_path):
+    "A large photo is painted and saved at its own size; what it takes is written down."
+    src = tmp_path/'large.jpg'
+    Image.open(bundled_photos()[2]).resize((4000, 3000)).save(src, quality=90)
+    with window() as page:
+        page.goto(address)
+        small = choose(page, photo(tmp_path, 'small.jpg')).first
+        figures = dict(photo_512_s=seconds(small), megabytes=float(page.locator('#megabytes').inner_text()))
+        card = choose(page, src).first
+        figures['photo_12mp_s'] = seconds(card)
+        assert download(page, card, tmp_path/'large-colour.jpg') == 'large-colour.jpg'
+        assert page.errors == []
+    assert Image.open(tmp_path/'large-colour.jpg').size == (4000, 3000)
+    results.write_text(json.dumps(figures, indent=1) + '\n')
+
+
+def test_files_that_are_no_photos(address, tmp_path):
+    (tmp_path/'notes.jpg').write_text('no photo')
+    (tmp_path/'empty.png').touch()
+    with window() as page:
+        page.goto(address)
+        cards = choose(page, tmp_path/'notes.jpg', tmp_path/'empty.png', photo(tmp_path, 'good.jpg'))
+        assert cards.nth(0).get_attribute('data-state') == 'done'
+        for i, name in enumerate(('empty.png', 'notes.jpg'), 1): assert f'{name} is not a photo that this browser can read' in cards.nth(i).inner_text()
+        cards.nth(1).get_by_role('button', name='Remove').click()
+        assert cards.count() == 2
+        assert page.errors == []
+
+
+def test_by_mouse(address, tmp_path):
+    with window() as page:
+        page.goto(address)
+        page.get_by_role('button', name='Try one of ours').click()
+        card = page.locator('article[data-state=done]')
+        card.wait_for()
+        box = card.locator('.cut').bounding_box()
+        page.mouse.move(box['x'] + box['width'] / 2, box['y'] + box['height'] / 2)
+        page.mouse.down()
+        page.mouse.move(box['x'] + box['width'] * .2, box['y'] + box['height'] / 2, steps=5)
+        page.mouse.up()
+        assert int(card.locator('.cut').input_value()) < 30
+        before = card.locator('.after').get_attribute('src')
+        dial = card.locator('.strength').bounding_box()
+        page.mouse.click(dial['x'] + 2, dial['y'] + dial['height'] / 2)
+        page.locator(f'article .after:not([src="{before}"])').wait_for()
+        assert card.locator('output').inner_text() == '0 %'
+        download(page, card, tmp_path/'grey.jpg')
+        assert page.errors == []
+    rgb = np.asarray(Image.open(tmp_path/'grey.jpg').convert('RGB')).astype(int)
+    assert np.ptp(rgb, axis=2).max() <= 6
+
+
+def test_by_keyboard_on_a_phone(address):
+    with window(390, 844, phone=True) as page:
+        page.goto(address)
+        names = []
+        for _ in range(6):
+            page.keyboard.press('Tab')
+            names.append(page.evaluate('document.activeElement.id || document.activeElement.className || document.activeElement.tagName'))
+        assert names[1:4] == ['choose', 'sample', 'cut']
+        page.locator('#sample').press('Enter')
+        card = page.locator('article[data-state=done]')
+        card.wait_for()
+        card.locator('.cut').press('ArrowLeft')
+        assert card.locator('.cut').input_value() == '49'
+        assert page.evaluate('document.documentElement.scrollWidth') <= 390
+        assert all(img.get_attribute('alt') for img in page.locator('img').all())
+        assert 'is in colour' in page.get_by_role('status').inner_text()
+        assert page.errors == []
+
+
+def test_dropped(address, tmp_path):
+    with window() as page:
+        page.goto(address)
+        page.evaluate("""async () => {
+            const data = new DataTransfer();
+            data.items.add(new File([await (await fetch('sample.jpg')).blob()], 'dropped.jpg', {type: 'image/jpeg'}));
+            document.body.dispatchEvent(new DragEvent('drop', {dataTransfer: data, bubbles: true, cancelable: true}));
+        }""")
+        page.locator('article[data-state=done]').wait_for()
+        assert page.locator('article h2').inner_text() == 'dropped.jpg'
+
+
+def test_same_colours_as_python(address, tmp_path):
+    "A JPEG, too, comes out as Python makes it of the same pixels."
+    src = photo(tmp_path, 'photo.jpg', .5, 3)
+    with window() as page:
+        page.goto(address)
+        download(page, choose(page, src).first, tmp_path/'out.jpg')
+    ours, theirs = np.asarray(Image.open(tmp_path/'out.jpg')).astype(int), np.asarray(colorize(src)).astype(int)
+    assert np.abs(ours - theirs).mean() < 3
