@@ -20,6 +20,7 @@ from fastai.learner import AvgSmoothLoss, Learner, Recorder
 from fastai.optimizer import Optimizer
 from fastai.torch_core import find_bs
 from fastcore.foundation import L
+from fastprogress.fastprogress import format_time
 from torch.optim.adam import adam as adam_step
 from torch.optim.adamw import adamw as adamw_step
 from .color import get_space, lab_to_rgb, rgb_to_lab
@@ -113,21 +114,34 @@ class QuietRecorder(Recorder):
 
 # %% ../nbs/08_pretrain.ipynb #1929db83
 class QuietProgress(ProgressCallback):
-    "fastai's progress bar, with photos a second, fetching the loss twice a second"
+    "fastai's progress bar, with photos a second and the time left, fetching the loss twice a second; it counts seconds where a stage lasts so many minutes"
     name = 'progress'
+    def clock(self):
+        "Seconds that the stage has taken, seconds it may take or None, share of it that is done"
+        s = getattr(self.learn, 'schedule', None)
+        return (s.spent, s.minutes and round(s.minutes * 60), s.share()) if s else (0., None, self.pct_train)
     def before_epoch(self):
         if not getattr(self, 'mbar', False): return
-        if self.mbar.main_bar.last_v is None: self.mbar.update(0)
-        self.mbar.update(self.epoch)
+        bar, (spent, whole, _) = self.mbar.main_bar, self.clock()
+        if bar.last_v is None:
+            bar.total = whole or self.n_epoch
+            self.mbar.update(0)
+            bar.start_t -= spent
+        self.mbar.update(int(spent) if whole else self.epoch)
     def _launch_pbar(self):
         super()._launch_pbar()
         self.seen, self.began, self.shown = 0, time.perf_counter(), 0.
+        if hasattr(self.pbar, 'prefix'): self.pbar.prefix = f"Epoch {self.epoch + 1}{'' if self.clock()[1] else f'/{self.n_epoch}'}:"
     def after_batch(self):
         now, self.seen = time.perf_counter(), self.seen + find_bs(self.xb)
         if now - self.shown < .5 and self.iter + 1 < self.n_iter: return
         self.shown = now
-        if self.training: self.pbar.comment = f'{self.seen / (now - self.began):.0f} photos/s, loss {float(self.recorder.smooth_loss.value):.4f}'
+        if self.training: self.pbar.comment = f'{self.seen / (now - self.began):.0f} photos/s, loss {float(self.recorder.smooth_loss.value):.4f}{self.left()}'
         self.pbar.update(self.iter + 1)
+    def left(self):
+        "The time left of the stage, in words"
+        spent, whole, share = self.clock()
+        return f', {format_time(spent * (1 / share - 1))} left of the stage' if spent and share else ''
 
 # %% ../nbs/08_pretrain.ipynb #2f3ee6be
 def ab_error(space): # name of the space, or the space
@@ -222,11 +236,11 @@ def pretrain_learner(dls, # `DataLoaders` of `get_dls`, in the recipe's space
                      recipe='resnet18-two-stage', # a `Recipe` or the name of one
                      gen=None, # the generator; None: a new one, with an ImageNet encoder where there is one
                      cbs=None, # more callbacks
-                     **kwargs, # to fastai's `Learner`
+                     **kwargs, # to fastai's `Learner`; they go before what is said here
                     ) -> Learner: # trained by `fit(epochs)`; its groups are encoder and rest
     "The learner of the first stage: pixel loss only"
     recipe = get_recipe(recipe)
     gen, lr = create_gen(recipe) if gen is None else gen, recipe.pretrain_lr
     return make_learner(dls, gen, ColourLoss(recipe, gen), recipe, lambda m: m, [*([GreyTarget(recipe.space)] if recipe.pretrain_for == 'grey' else []), *L(cbs)],
-                        opt_func=adam(recipe, recipe.pretrain_betas), splitter=splitter, metrics=ab_error(recipe.space),
-                        **{'lr': [lr * recipe.encoder_lr_mult, lr], **kwargs})
+                        **dict(opt_func=adam(recipe, recipe.pretrain_betas), splitter=splitter, metrics=ab_error(recipe.space),
+                               lr=[lr * recipe.encoder_lr_mult, lr]) | kwargs)

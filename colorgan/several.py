@@ -94,7 +94,7 @@ def shared_dls(dls): # `DataLoaders` of `get_dls`, with the batch size of one pr
 # %% ../nbs/10_several.ipynb #585a4622
 class Several(Callback):
     "Average gradients, and the running figures of norms, over the processes"
-    order = -20
+    order = -9
     def before_fit(self):
         self.floats = [t for t in self.model.buffers() if t.is_floating_point()]
         for t in (*self.model.parameters(), *self.model.buffers()): dist.broadcast(t.data, 0)

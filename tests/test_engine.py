@@ -44,7 +44,7 @@ def same(a, b): return all(torch.equal(p, q) for p, q in zip(load_tensors(a).val
 
 class Grads(Callback):
     "Keep the gradients of the first steps, as they are when all processes have agreed on them."
-    order = -10
+    order = -8
     def before_fit(self): self.kept = []
     def after_backward(self): self.kept.append([p.grad.clone() for p in self.model.parameters()])
 
