@@ -138,7 +138,7 @@ def test_by_keyboard_on_a_phone(address):
         assert card.locator('.cut').input_value() == '49'
         assert page.evaluate('document.documentElement.scrollWidth') <= 390
         assert all(img.get_attribute('alt') for img in page.locator('img').all())
-        assert 'is in colour' in page.get_by_role('status').inner_text()
+        assert 'is in colour' in page.locator('#status').inner_text()
         assert page.errors == []
 
 
