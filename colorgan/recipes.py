@@ -132,13 +132,16 @@ def _value(f, v):
     return v
 
 # %% ../nbs/07_recipes.ipynb #b9a984e0
+_short = dict(loss=('pixel_loss',), lr=('pretrain_lr', 'gen_lr'))
+
 def replace(recipe, # a `Recipe` or the name of one
             **changes, # fields and their new values; words are turned into numbers where the field holds one
            ) -> Recipe:
     "A copy of `recipe` with `changes`; raises `ColorganError` on an unknown field (with the known ones) or an impossible value"
     known = {f.name: f for f in dataclasses.fields(Recipe)}
+    changes = {f: v for k, v in changes.items() for f in _short.get(k, (k,))}
     for k in changes:
-        if k not in known: raise ColorganError(f"a recipe has no field {k!r}: choose one of {', '.join(known)}")
+        if k not in known: raise ColorganError(f"a recipe has no field {k!r}: choose one of {', '.join((*known, *_short))}")
     return dataclasses.replace(get_recipe(recipe), **{k: _value(known[k], v) for k, v in changes.items()})
 
 # %% ../nbs/07_recipes.ipynb #3e50ec29
