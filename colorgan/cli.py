@@ -29,13 +29,28 @@ def _sentence(e):
 
 # %% ../nbs/15_cli.ipynb #6ae0ab63
 def _colorize(a):
+    if '-' in (*a.input, a.out): return _pipe(a)
     from colorgan.album import colorize_files
-    report = colorize_files(a.input, a.out, a.weights, a.size, a.device, a.saturation, a.format, a.suffix, a.quality, a.overwrite)
+    report = colorize_files(a.input, a.out, a.weights, a.size, a.device, a.saturation, a.format, a.suffix, a.quality, a.subsampling, a.hint, a.overwrite)
     for f in report.failed: print(f'colorgan: {f}', file=sys.stderr)
     there = f', {report.there} there already (--overwrite colorizes them again)' if report.there else ''
     failed = f', {len(report.failed)} failed' if report.failed else ''
     print(f'{report.done} colorized, {report.rate:.1f} photos/s{there}{failed}')
     return 0 if not report.failed else 1 if report.done or report.there else 2
+
+# %% ../nbs/15_cli.ipynb #e7175156
+def _pipe(a):
+    "One photo from standard input, to standard output, or both"
+    from colorgan.album import colorize_pipe
+    from colorgan.files import format_of, write_whole
+    if len(a.input) > 1: raise ColorganError('- stands for one photo: give no other beside it')
+    if a.out == '-' and sys.stdout.isatty(): raise ColorganError('the photo would be written to the terminal: send it to a file or a program, with > or |')
+    if a.out != '-': format_of(a.out)
+    src = sys.stdin.buffer if a.input == ['-'] else a.input[0]
+    format = a.format if a.out == '-' else os.path.splitext(a.out)[1][1:]
+    content = colorize_pipe(src, a.weights, a.size, a.device, a.saturation, a.quality, a.subsampling, a.hint, format)
+    if a.out != '-': write_whole(a.out, content)
+    else: sys.stdout.buffer.write(content), sys.stdout.buffer.flush()
 
 # %% ../nbs/15_cli.ipynb #d5d48553
 def _share(text):
@@ -115,6 +130,9 @@ def _inspect(a):
 
 # %% ../nbs/15_cli.ipynb #cac4e003
 def _bench(a):
+    if a.what == 'train':
+        from colorgan.steps import bench_train
+        return bench_train(a.json, device=a.device) and 0
     from colorgan.speed import bench_data
     bench_data(a.data or None, a.json)
 
@@ -157,14 +175,16 @@ def _words(p, *names):
 
 # %% ../nbs/15_cli.ipynb #72e87d19
 def _colorize_words(p):
-    p.add_argument('input', nargs='+', help='photos, folders of photos, zips')
-    p.add_argument('--out', required=True, metavar='DIR_OR_FILE', help='a folder, which gets the same folders and names; or a file, for one photo')
+    p.add_argument('input', nargs='+', help='photos, folders of photos, zips; - is a photo from standard input')
+    p.add_argument('--out', required=True, metavar='DIR_OR_FILE', help='a folder, which gets the same folders and names; or a file, for one photo; - is standard output')
     _words(p, 'weights', 'device')
     p.add_argument('--size', type=int, metavar='N', help='short side of what the network sees (default: as it was trained); the photo keeps its own size')
     p.add_argument('--saturation', type=float, default=1., metavar='X', help='0 leaves photos grey, 2 makes them twice as colourful (default: 1)')
     p.add_argument('--format', metavar='EXT', help='jpg, png, webp, tif or bmp (default: as the photo)')
     p.add_argument('--suffix', default='', metavar='TEXT', help="added to each result's name")
     p.add_argument('--quality', type=int, default=95, metavar='N', help='of JPEG and WebP, 1 to 100 (default: 95)')
+    p.add_argument('--subsampling', default='4:4:4', metavar='X', help="of JPEG's colours: 4:4:4, 4:2:2 or 4:2:0 (default: 4:4:4, all of them)")
+    p.add_argument('--hint', action='append', default=[], metavar='X,Y,COLOUR', help='a point of one photo and its colour, as 120,80,#c03030; given again, more of them')
     p.add_argument('--overwrite', action='store_true', help='colorize again what is there already')
 
 # %% ../nbs/15_cli.ipynb #5dd181f9
@@ -247,9 +267,9 @@ def _inspect_words(p):
 
 # %% ../nbs/15_cli.ipynb #cac4e006
 def _bench_words(p):
-    p.add_argument('what', choices=['data'], help="'data': loading photos, the tutorial's way and ours")
+    p.add_argument('what', choices=['data', 'train'], help="'data': loading photos, the tutorial's way and ours; 'train': the tutorial's training loop and ours")
     p.add_argument('data', nargs='*', metavar='DATA', help='photos to load (default: bundled ones)')
-    _words(p, 'json')
+    _words(p, 'device', 'json')
 
 # %% ../nbs/15_cli.ipynb #0af2108d
 def _page_words(p):
@@ -269,7 +289,8 @@ commands = dict(
     train=(_train, _train_words, 'train a recipe on photos', 'colorgan train photos --out run --recipe light --size 128'),
     status=(_status, _status_words, 'say how far a training is that goes on elsewhere', 'colorgan status run'),
     evaluate=(_evaluate, _evaluate_words, 'measure how close to the truth the colours are', 'colorgan evaluate --weights run photos --size 256'),
-    compare=(_compare, _compare_words, 'train recipes on the same photos within the same budget, and judge them alike', 'colorgan compare photos --recipes all --budget 5 --out comparison'),
+    compare=(_compare, _compare_words, 'train recipes on the same photos within the same budget, and judge them alike',
+             'colorgan compare photos --recipes all --budget 5 --out comparison'),
     export=(_export, _export_words, 'write an ONNX file of trained weights', 'colorgan export run --onnx photo.onnx'),
     recipes=(_recipes, lambda p: None, 'list the recipes and what they cost', 'colorgan recipes'),
     cache=(_cache, _cache_words, 'decode photos once, into one file that trainings read fast', 'colorgan cache photos --out photos.cache --size 256'),

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from .chroma import join, luminance, pad32, shrink, small_shape
 from .files import label, read_photo
+from .hints import spread
 from .lab import ColorganError
 from .recipes import find_weights
 
@@ -24,6 +25,7 @@ class TorchNet:
     def __init__(self,
                  gen, # a `Generator`, or weights as `load_model` takes them
                  device=None): # 'cpu', 'cuda', …; None: where the generator is, or the best there is
+        if not find_spec('torch'): raise ColorganError(f'{label(gen)} needs torch, or onnxruntime and a model.onnx of the same weights: pip install torch')
         import torch
         if not isinstance(gen, torch.nn.Module):
             from colorgan.data import default_device
@@ -118,12 +120,13 @@ class Colorizer:
     def __call__(self,
                  photo, # path, open file, bytes, PIL image, or array with rows first
                  saturation=1., # 0 leaves it grey, 1 is as the network painted it, 2 twice as colourful
+                 hints=(), # points of colour: `(x, y, '#rrggbb')`, in pixels of the photo
                 ): # PIL image, RGB or, where the photo had transparency, RGBA
         "The photo in colour, upright, with its own size and lightness. Raises `ColorganError` if it cannot be read."
         saturation, photo = check_number('saturation', saturation, 0, 10), read_photo(photo)
         y, L = self.see(photo)
         photo.image = None
-        return photo.finish(join(y, self.chroma([L])[0] * np.float32(saturation)))
+        return photo.finish(join(y, spread(self.chroma([L])[0] * np.float32(saturation), L, hints, y.shape[::-1])))
 
 # %% ../nbs/11_colorize.ipynb #d05dfb4a
 @lru_cache(maxsize=1)
@@ -135,6 +138,7 @@ def colorize(photo, # path, open file, bytes, PIL image, or array with rows firs
              size=None, # short side of what the network sees; None: as it was trained
              saturation=1., # 0 leaves it grey, 2 is twice as colourful
              device=None, # 'cpu', 'cuda', …; None: the best there is
+            hints=(), # points of colour: `(x, y, '#rrggbb')`, in pixels of the photo
             ): # PIL image of the photo's own size
     "One photo in colour"
-    return _colorizer(weights, size, device)(photo, saturation)
+    return _colorizer(weights, size, device)(photo, saturation, hints)

@@ -6,7 +6,7 @@ Docs: https://colorgan.github.io/colorgan/files.html.md"""
 
 # %% auto #0
 __all__ = ['storage_tags', 'writable', 'label', 'reading', 'Photo', 'open_image', 'read_pages', 'read_photo', 'format_of',
-           'encode', 'save_photo']
+           'check_subsampling', 'encode', 'save_photo']
 
 # %% ../nbs/11_files.ipynb #a8ca5792
 import io, os
@@ -154,10 +154,17 @@ def format_of(path) -> str:
     if suffix not in writable: raise ColorganError(f"{label(path)} cannot be written: its name should end in one of {', '.join(writable)}")
     return writable[suffix]
 
+# %% ../nbs/11_files.ipynb #efc595b2
+def check_subsampling(s) -> str:
+    "`s`, if JPEG knows it; else raises `ColorganError` with those there are"
+    if s not in ('4:4:4', '4:2:2', '4:2:0'): raise ColorganError(f"subsampling cannot be {s!r}: give '4:4:4', '4:2:2' or '4:2:0'")
+    return s
+
 # %% ../nbs/11_files.ipynb #84f8f116
 def encode(images, # a PIL image, or a list of them, of which only a TIFF holds more than the first
            format: str, # JPEG, PNG, WEBP, TIFF or BMP
            quality=95, # of JPEG and WebP, 1 to 100
+           subsampling='4:4:4', # of JPEG's colours: '4:4:4' keeps all, '4:2:2' half, '4:2:0' a quarter
           ) -> bytes:
     "The bytes of a photo's file; EXIF and resolution are taken from each image's `info`"
     images = images if isinstance(images, list) else [images]
@@ -165,7 +172,7 @@ def encode(images, # a PIL image, or a list of them, of which only a TIFF holds 
     info, f = images[0].info, io.BytesIO()
     kw = {k: info[k] for k in ('exif', 'dpi') if info.get(k)}
     if format == 'JPEG' and len(kw.get('exif', b'')) > 65000: del kw['exif']
-    kw |= dict(JPEG=dict(quality=quality, subsampling=0), WEBP=dict(quality=quality), PNG=dict(compress_level=4),
+    kw |= dict(JPEG=dict(quality=quality, subsampling=check_subsampling(subsampling)), WEBP=dict(quality=quality), PNG=dict(compress_level=4),
                TIFF={} if 'exif' in kw else dict(compression='tiff_deflate')).get(format, {})
     if format == 'TIFF' and len(images) > 1: kw |= dict(save_all=True, append_images=images[1:])
     images[0].save(f, format, **kw)
@@ -183,9 +190,11 @@ def _on_white(im):
 # %% ../nbs/11_files.ipynb #ea1a8370
 def save_photo(images, # as in `encode`
                path,   # where to; the suffix says the format
-               quality=95): # of JPEG and WebP, 1 to 100
+               quality=95, # of JPEG and WebP, 1 to 100
+               subsampling='4:4:4'): # of JPEG
     "Write a photo whole or not at all. Raises `ColorganError` if that is not possible."
     format = format_of(path)
-    try: content = encode(images, format, quality)
+    try: content = encode(images, format, quality, subsampling)
+    except ColorganError: raise
     except (OSError, ValueError) as e: raise ColorganError(f'{label(path)} cannot be written as {format}: {e}') from e
     write_whole(path, content)
