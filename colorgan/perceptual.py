@@ -74,9 +74,11 @@ class InceptionView(nn.Module):
         super().__init__()
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
         from torchmetrics.image.fid import NoTrainInceptionV3
-        self.net = NoTrainInceptionV3('inception-v3-compat', ['2048', 'logits_unbiased'], str(_weights(URL_INCEPTION_V3, 'Inception')))
+        self.net = NoTrainInceptionV3('inception-v3-compat', ['2048'], str(_weights(URL_INCEPTION_V3, 'Inception')))
     @torch.inference_mode()
-    def forward(self, rgb): return self.net((rgb * 255).round().byte())
+    def forward(self, rgb):
+        v = self.net((rgb * 255).round().byte())
+        return v, v @ self.net.fc.weight.T
 
 def inception_score(logits, # `(n, classes)`
                     splits=10, # the score is taken in as many parts, and averaged
