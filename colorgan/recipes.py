@@ -198,13 +198,15 @@ def bundled_weights() -> dict: # name: folder
     return {f.parent.name: f.parent for f in sorted(here.glob('*/model.json'))}
 
 # %% ../nbs/07_recipes.ipynb #ccae8b6c
-def find_weights(weights, # a model folder, a run, a `model.safetensors`, or the name of bundled weights
+def find_weights(weights, # a model folder, a run, a `model.safetensors`, the name of bundled weights, or 'owner/name' on the Hugging Face Hub
                 ) -> Path: # the model folder
     "The folder that holds these weights; raises `ColorganError` with what was looked for"
     p, names = Path(weights), bundled_weights()
     for d in (p, p/'model', *([p.parent] if p.name == 'model.safetensors' else [])):
         if (d/'model.json').is_file() and (d/'model.safetensors').is_file(): return d
     if str(weights) in names: return names[str(weights)]
+    from colorgan.publish import from_hub, is_hub_id
+    if is_hub_id(weights): return from_hub(str(weights))
     known = 'give a model folder' + (f", a run, or one of the bundled names ({', '.join(names)})" if names else ' or a run')
     if p.is_file() and p.name != 'model.safetensors': raise ColorganError(f'{p} is not a model: {known}')
     if not p.exists(): raise ColorganError(f'there are no weights at {p}: {known}')
