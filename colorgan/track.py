@@ -65,9 +65,13 @@ def wandb_run(folder, # of the run
 
 # %% ../nbs/10_track.ipynb #f7288f69
 def wandb_callback():
-    "fastai's `WandbCallback` without its own pictures, and with a method `show` for ours"
+    "fastai's `WandbCallback` without its own pictures and without its walk through all objects (the run is described already), and with a method `show` for our pictures"
     from fastai.callback.wandb import WandbCallback, wandb
     class Wandb(WandbCallback):
+        def before_fit(self):
+            self.learn.gather_args = dict
+            super().before_fit()
+            del self.learn.gather_args
         def show(self, sheet): wandb.log({'samples': wandb.Image(sheet)}, step=self._wandb_step)
     return Wandb(log_preds=False)
 
