@@ -8,7 +8,7 @@ Docs: https://colorgan.github.io/colorgan/publish.html.md"""
 __all__ = ['FIGURES', 'CARD', 'LIMITS', 'FILES', 'figure_table', 'model_card', 'publish', 'is_hub_id', 'from_hub']
 
 # %% ../nbs/12_publish.ipynb #22621fd4
-import os, re
+import re
 from pathlib import Path
 from .download import data_folder, fetch
 from .lab import ColorganError
@@ -16,7 +16,8 @@ from .photos import write_whole
 from .recipes import find_weights, read_model_json
 
 # %% ../nbs/12_publish.ipynb #794a8318
-FIGURES = {'ab': ('mean ab distance', 'grey'), 'psnr': ('PSNR, dB', 'grey'), 'de2000': ('CIEDE2000', 'grey'), 'cf': ('colourfulness', 'truth'), 'frechet': ('Fréchet (Lite0)', 'grey')}
+FIGURES = {'ab': ('mean ab distance', 'grey'), 'psnr': ('PSNR, dB', 'grey'), 'de2000': ('CIEDE2000', 'grey'), 'cf': ('colourfulness', 'truth'),
+           'frechet': ('Fréchet (Lite0)', 'grey')}
 
 def figure_table(figures: dict, # name of a set of photos: what `evaluate` returned for it
                 ) -> str: # Markdown
@@ -24,7 +25,7 @@ def figure_table(figures: dict, # name of a set of photos: what `evaluate` retur
     head = ['photos', 'n', *(f'{name} ({beside})' for name, beside in FIGURES.values())]
     rows = [head, ['---'] * len(head)]
     for name, r in figures.items():
-        cell = lambda k: f"{r[k]:.2f} ({r[f'{k}_{FIGURES[k][1]}']:.2f})" if k in r else ''
+        cell = lambda k, r=r: f"{r[k]:.2f} ({r[f'{k}_{FIGURES[k][1]}']:.2f})" if k in r else ''
         ab = '{:.2f} to {:.2f}'.format(*r['ci']['ab'])
         rows.append([name, str(r['n']), cell('ab').replace(' (', f', {ab} ('), *(cell(k) for k in list(FIGURES)[1:])])
     return '\n'.join('| ' + ' | '.join(r) + ' |' for r in rows)
@@ -65,8 +66,9 @@ On photos that were never trained on, each judged at its own size; grey's or the
 '''
 
 # %% ../nbs/12_publish.ipynb #c72264b0
-LIMITS = '''The network guesses. It does not know what colour a coat, a flag or a wall had, and it prefers what it has often seen: blue skies, green leaves, brown for what it does not know.
-Its colours must not be taken for evidence: not for the identity, origin or complexion of people, not in court, not in medicine, not in the study of sources. Say that a photo has been colorized when you show it.'''
+LIMITS = '''The network guesses. It does not know what colour a coat, a flag or a wall had, and it prefers what it has often seen: blue skies, green leaves, and
+brown for what it does not know. Its colours must not be taken for evidence: not for the identity, origin or complexion of people,
+not in court, not in medicine, not in the study of sources. Say that a photo has been colorized when you show it.'''
 
 # %% ../nbs/12_publish.ipynb #ba3f540d
 def model_card(weights, # a model folder, a run, or the name of bundled weights
