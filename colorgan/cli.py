@@ -158,6 +158,11 @@ def _demo(a):
     from colorgan.demo import demo
     demo(a.out, a.minutes)
 
+# %% ../nbs/15_cli.ipynb #9376e556
+def _app(a):
+    from colorgan.app import serve
+    serve(a.port, a.runs, a.device)
+
 # %% ../nbs/15_cli.ipynb #efde7b0c
 def _page(a):
     from colorgan.page import make_page
@@ -282,6 +287,12 @@ def _demo_words(p):
     p.add_argument('--out', default='demo', metavar='DIR', help='the folder to make (default: demo)')
     p.add_argument('--minutes', type=float, default=2., metavar='N', help='how long to train, both stages together (default: 2)')
 
+# %% ../nbs/15_cli.ipynb #9153ebed
+def _app_words(p):
+    p.add_argument('--port', type=int, default=8866, metavar='N', help='of 127.0.0.1, where only this machine can see it; 0 takes one that is free (default: 8866)')
+    p.add_argument('--runs', default='.', metavar='DIR', help='offer the runs and models in this folder, too (default: the current one)')
+    _words(p, 'device')
+
 # %% ../nbs/15_cli.ipynb #81279d14
 commands = dict(
     demo=(_demo, _demo_words, 'see what it does: colorize and train on bundled photos', 'colorgan demo --out demo'),
@@ -295,6 +306,7 @@ commands = dict(
     recipes=(_recipes, lambda p: None, 'list the recipes and what they cost', 'colorgan recipes'),
     cache=(_cache, _cache_words, 'decode photos once, into one file that trainings read fast', 'colorgan cache photos --out photos.cache --size 256'),
     inspect=(_inspect, _inspect_words, 'say what is in a set of photos, and which a training would leave out', 'colorgan inspect photos'),
+    app=(_app, _app_words, 'colorize photos in the browser, without typing', 'colorgan app --port 8866'),
     page=(_page, _page_words, 'write a web page that colorizes in the browser, for any static host', 'colorgan page --out site'),
     bench=(_bench, _bench_words, 'measure speed, another way and ours side by side', 'colorgan bench data --json figures.json'))
 
