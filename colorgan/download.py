@@ -9,7 +9,7 @@ __all__ = ['collections', 'data_folder', 'fetch', 'unpack', 'coco', 'stl10', 'ce
            'hugging_face']
 
 # %% ../nbs/00_download.ipynb #50b45479
-import hashlib, os, shutil, sys, tarfile, threading, zipfile, zlib
+import hashlib, os, shutil, sys, tarfile, threading, time, zipfile, zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from http.client import HTTPException
@@ -47,9 +47,12 @@ def _append(response, part, have, show):
     with open(part, 'r+b' if part.exists() else 'wb') as f:
         f.truncate(start)
         f.seek(start)
+        said = 0.
         while block := response.read(1 << 20):
             f.write(block)
-            if show: print(f'\r{part.stem}: {f.tell() / 1e6:,.0f} of {total / 1e6:,.0f} MB', end='', file=sys.stderr)
+            if show and (time.monotonic() > said + .5 or f.tell() == total):
+                said = time.monotonic()
+                print(f'\r{part.stem}: {f.tell() / 1e6:,.0f} of {total / 1e6:,.0f} MB', end='', file=sys.stderr)
     if show: print(file=sys.stderr)
     if part.stat().st_size < total: raise ConnectionError('the connection broke off')
 
@@ -65,7 +68,7 @@ def fetch(url, # where it is
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
         have = part.stat().st_size if part.exists() else 0
-        with _opened(url, have, timeout) as r: _append(r, part, have, sys.stderr.isatty())
+        with _opened(url, have, timeout) as r: _append(r, part, have, sys.stderr.isatty() or 'ipykernel' in sys.modules)
     except HTTPError as e:
         if e.code != 416: raise ColorganError(f'{url} cannot be downloaded ({e})') from e
     except (OSError, HTTPException) as e:

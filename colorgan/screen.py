@@ -13,7 +13,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageDraw
 from .lab import WHITE, XYZ_FROM_RGB, ColorganError, gamma_table
-from .photos import in_parallel, open_photo, photo_files, write_whole
+from .photos import in_parallel, open_photo, photo_files, photo_name, write_whole
 
 # %% ../nbs/00_screen.ipynb #09d76123
 def _lab(rgb):
@@ -126,6 +126,11 @@ class Screening:
         left = ', '.join(f'{n:,} {why}' for why, n in c['left_out'].items())
         size = f"; short side {min(s := np.minimum(w, h))} to {max(s)}, half of them up to {np.median(s):.0f} pixels" if len(w) else ''
         return f"{c['photos']:,} photos, {c['kept']:,} kept{', left out: ' + left if left else ''}{size}"
+    def examples(self, most=4):
+        "For each reason a line with the names of the first photos that were left out for it"
+        for why, n in self.counts()['left_out'].items():
+            names = [photo_name(getattr(r, 'inner', r)) for r, w in self.out if w == why][:most]
+            yield f"  {why}: {', '.join(names)}{f' and {n - most:,} more' if n > most else ''}"
     def sheet(self, most=48):
         "A picture of photos that were left out, with the reasons; of the photos that were kept, if there are none"
         pairs = self.out or [(r, '') for r in self.kept]
@@ -141,4 +146,5 @@ def inspect(data, # photos, as `photo_files` takes them
     if out is not None:
         s.sheet().save(png := BytesIO(), 'PNG')
         write_whole(out, png.getvalue())
-    return s.counts() | {'report': str(s)}
+    drawn = [] if out is None else [f"{'They are' if s.out else 'Photos that are kept are'} shown in {out}."]
+    return s.counts() | {'report': '\n'.join([str(s), *s.examples(), *drawn])}

@@ -155,6 +155,7 @@ def test_lpips_with_weights(hub):
 
 def test_without_a_network_it_is_said_quickly(hub, capsys, monkeypatch):
     "A server that never answers, for everything: three short sentences, long before a time-out of minutes"
+    pytest.importorskip('torch_fidelity')
     from colorgan import download, encoder, perceptual
     encoder.say_once.cache_clear()
     monkeypatch.setattr(download, 'urlopen', lambda *args, **kw: time.sleep(60))
