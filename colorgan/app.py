@@ -189,7 +189,9 @@ class App:
 
     @told
     def upload(self, value):
-        if found := uploaded(value): self.open(found[1], found[0])
+        if found := uploaded(value):
+            self.ui.upload.set_trait('value', type(self.ui.upload.value)())
+            self.open(found[1], found[0])
 
     def open(self, src, name):
         self.painting = Painting(src, name)

@@ -17,7 +17,7 @@ def browser():
 @contextmanager
 def page(width=1280, height=800, # of the window, in CSS pixels
          phone=False, # a finger instead of a mouse, and two device pixels for each CSS pixel
-         seconds=120, # that anything may take: these machines are busy
+         seconds=300, # that anything may take: these machines are busy
          **context): # as `Browser.new_context` of Playwright takes it
     "An empty page of Playwright. What goes wrong in its scripts, or is written to its console as an error, is listed in `page.errors`."
     from playwright.sync_api import sync_playwright
