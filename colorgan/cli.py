@@ -24,6 +24,7 @@ def _sentence(e):
     if isinstance(e, KeyboardInterrupt): return text or 'stopped by Ctrl-C'
     if isinstance(e, ColorganError): return text
     if type(e).__name__ in ('OutOfMemoryError', 'MemoryError'): return 'there is not enough memory: try a smaller --bs or --size'
+    if isinstance(e, ModuleNotFoundError): return f'{e.name} is needed for this and not installed: pip install colorgan brings what it needs'
     if isinstance(e, OSError): return f'{e.filename}: {e.strerror}' if e.filename else text
     return f'this should not have happened ({type(e).__name__}: {text}): please report it; with COLORGAN_DEBUG=1 set, it shows where'
 
@@ -133,6 +134,9 @@ def _bench(a):
     if a.what == 'train':
         from colorgan.steps import bench_train
         return bench_train(a.json, device=a.device) and 0
+    if a.what == 'colorize':
+        from colorgan.bench import bench_colorize
+        return bench_colorize(a.json) and 0
     from colorgan.speed import bench_data
     bench_data(a.data or None, a.json)
 
@@ -151,6 +155,7 @@ def _export(a):
 def _compare(a):
     from colorgan.race import as_markdown, compare_recipes, table
     results = compare_recipes(a.data, a.out, a.recipes, a.budget, a.photos, a.size, _share(a.valid), a.shown, a.rows, a.seed, a.device)
+    if a.json: _write_json(a.json, results)
     print(as_markdown(table(results)) + f'The table is in {a.out}/table.md and table.csv, the sheet in {a.out}/sheet.png.')
 
 # %% ../nbs/15_cli.ipynb #d1b36af3
@@ -158,7 +163,7 @@ def _demo(a):
     from colorgan.demo import demo
     demo(a.out, a.minutes)
 
-# %% ../nbs/15_cli.ipynb #9376e556
+# %% ../nbs/15_cli.ipynb #23eb3df2
 def _app(a):
     from colorgan.app import serve
     serve(a.port, a.runs, a.device)
@@ -257,7 +262,7 @@ def _compare_words(p):
     p.add_argument('--shown', metavar='DATA', help='photos for the sheet (default: some of those to judge by)')
     p.add_argument('--rows', type=int, default=8, metavar='N', help='photos in the sheet (default: 8)')
     p.add_argument('--seed', type=int, default=42, metavar='N', help='of weights, split and order (default: 42)')
-    _words(p, 'device')
+    _words(p, 'device', 'json')
 
 # %% ../nbs/15_cli.ipynb #cac4e004
 def _cache_words(p):
@@ -272,7 +277,8 @@ def _inspect_words(p):
 
 # %% ../nbs/15_cli.ipynb #cac4e006
 def _bench_words(p):
-    p.add_argument('what', choices=['data', 'train'], help="'data': loading photos, the tutorial's way and ours; 'train': the tutorial's training loop and ours")
+    p.add_argument('what', choices=['data', 'train', 'colorize'],
+                   help="'data': loading photos, the tutorial's way and ours; 'train': its training loop and ours; 'colorize': the plain way and ours")
     p.add_argument('data', nargs='*', metavar='DATA', help='photos to load (default: bundled ones)')
     _words(p, 'device', 'json')
 
@@ -287,7 +293,7 @@ def _demo_words(p):
     p.add_argument('--out', default='demo', metavar='DIR', help='the folder to make (default: demo)')
     p.add_argument('--minutes', type=float, default=2., metavar='N', help='how long to train, both stages together (default: 2)')
 
-# %% ../nbs/15_cli.ipynb #9153ebed
+# %% ../nbs/15_cli.ipynb #7d79b042
 def _app_words(p):
     p.add_argument('--port', type=int, default=8866, metavar='N', help='of 127.0.0.1, where only this machine can see it; 0 takes one that is free (default: 8866)')
     p.add_argument('--runs', default='.', metavar='DIR', help='offer the runs and models in this folder, too (default: the current one)')

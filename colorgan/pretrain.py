@@ -20,7 +20,7 @@ from fastai.learner import AvgSmoothLoss, Learner, Recorder
 from fastai.optimizer import Optimizer
 from fastai.torch_core import find_bs
 from fastcore.foundation import L
-from fastprogress.fastprogress import format_time
+from fastprogress.fastprogress import format_time, progress_bar
 from torch.optim.adam import adam as adam_step
 from torch.optim.adamw import adamw as adamw_step
 from .color import get_space, lab_to_rgb, rgb_to_lab
@@ -129,9 +129,10 @@ class QuietProgress(ProgressCallback):
             bar.start_t -= spent
         self.mbar.update(int(spent) if whole else self.epoch)
     def _launch_pbar(self):
-        super()._launch_pbar()
-        self.seen, self.began, self.shown = 0, time.perf_counter(), 0.
+        self.pbar = progress_bar(self.dl, parent=getattr(self, 'mbar', None), leave=False)
         if hasattr(self.pbar, 'prefix'): self.pbar.prefix = f"Epoch {self.epoch + 1}{'' if self.clock()[1] else f'/{self.n_epoch}'}:"
+        self.pbar.update(0)
+        self.seen, self.began, self.shown = 0, time.perf_counter(), 0.
     def after_batch(self):
         now, self.seen = time.perf_counter(), self.seen + find_bs(self.xb)
         if now - self.shown < .5 and self.iter + 1 < self.n_iter: return

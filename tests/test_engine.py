@@ -4,6 +4,7 @@ import io
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -195,6 +196,7 @@ def test_time_limited_bar_in_a_terminal(tmp_path, monkeypatch):
     with redirect_stdout(io.StringIO()) as said: train('bundled', recipe, tmp_path/'run', device='cpu', pretrain_minutes=.05, gan_epochs=1)
     text = said.getvalue()
     assert 'Epoch 1: |' in text and 'Epoch 2: |' in text and '1000000' not in text
+    assert not re.search(r'Epoch \d+/(?!1:)', text)
     assert 'Epoch 1/1: |' in text and 'photos/s, loss ' in text and 'left of the stage' in text
 
 
