@@ -121,11 +121,12 @@ def test_what_the_first_process_refuses_all_refuse(tmp_path):
 @pytest.mark.slow
 def test_accelerate_launch(tmp_path):
     scripts = Path(sys.executable).parent
-    tiny = ['--recipe', 'pix2pix', '--size', '32', '--bs', '2', '--gan-epochs', '1', '--device', 'cpu']
-    launch = [scripts/'accelerate', 'launch', '--cpu', '--num_processes', '2', '--num_machines', '1', '--mixed_precision', 'no', '--dynamo_backend', 'no', '--no_python']
-    done = subprocess.run([*launch, scripts/'colorgan', 'train', 'bundled', '--out', tmp_path/'run', *tiny], capture_output=True, text=True)
+    words = '--recipe light --size 64 --bs 2 --pretrain-epochs 1 --gan-epochs 1 --device cpu'.split()
+    launch = [scripts/'accelerate', 'launch', *'--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no --no_python'.split()]
+    done = subprocess.run([*launch, scripts/'colorgan', 'train', 'bundled', '--out', tmp_path/'run', *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path/'run'/'run.json').read_text())['finished']
+    lines = [json.loads(line) for line in (tmp_path/'run'/'log.jsonl').read_text().splitlines()]
+    assert [(d['stage'], d['photos']) for d in lines] == [('pretrain', 4), ('gan', 4)], 'the joint batch is 4'
 
 
 def test_trackers(tmp_path, monkeypatch):
