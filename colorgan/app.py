@@ -274,8 +274,8 @@ def voila(port):
 def serve(port=8866, # of 127.0.0.1; 0: any that is free
           runs='.', device=None): # as `app` takes them
     "Show the app to browsers on this machine, until Ctrl-C. Raises `ColorganError` if voila is missing or the port is in use."
-    if not find_spec('voila'): raise ColorganError("the app in a browser needs voila: pip install 'colorgan[app]'")
     port = free_port(check_number('port', port, 0, 65535, int))
+    if not find_spec('voila'): raise ColorganError("the app in a browser needs voila: pip install 'colorgan[app]'")
     with tempfile.TemporaryDirectory() as folder:
         write_whole(path := Path(folder)/'colorgan.ipynb', notebook(runs, device))
         server = voila(port)
