@@ -6,7 +6,7 @@ Docs: https://colorgan.github.io/colorgan/chroma.html.md"""
 
 # %% auto #0
 __all__ = ['Y_MAX', 'CORNER', 'SLOPE', 'STEPS', 'strips', 'in_threads', 'luminance_tables', 'lookup', 'luminance', 'root_table',
-           'unroot', 'linear', 'cubic', 'resize_matrix', 'small_shape', 'shrink', 'pad32', 'level_table',
+           'unroot', 'linear', 'cubic', 'resize_matrix', 'small_shape', 'across', 'shrink', 'pad32', 'level_table',
            'deviation_matrix', 'join_strip', 'join']
 
 # %% ../nbs/11_chroma.ipynb #2486a7ae
@@ -106,6 +106,17 @@ def _span(m):
     i = np.flatnonzero(m.any(0))
     return slice(i[0], i[-1] + 1)
 
+# %% ../nbs/11_chroma.ipynb #a7d1b670
+def across(a: np.ndarray, # `(…, n)`
+           m: np.ndarray, # what `resize_matrix` returns, `(w, n)`
+          ) -> np.ndarray: # `(…, w)`
+    "`a @ m.T`, some columns at a time and without the zeros"
+    out = np.empty((*a.shape[:-1], len(m)), np.float32)
+    for s in strips(len(m), 1, 16 if len(m) > m.shape[1] else 4):
+        c = _span(m[s])
+        np.matmul(a[..., c], m[s, c].T, out=out[..., s])
+    return out
+
 # %% ../nbs/11_chroma.ipynb #a541f7e9
 def shrink(y: np.ndarray, # luminance, uint16 `(h, w)`
            shape: tuple,  # rows, columns
@@ -117,7 +128,7 @@ def shrink(y: np.ndarray, # luminance, uint16 `(h, w)`
         r = _span(rows[:, s].T)
         return r, rows[r, s] @ lookup(lightness, y[s])
     for r, part in in_threads(strip, strips(h, w)): small[r] += part
-    return small @ resize_matrix(w, shape[1]).T
+    return across(small, resize_matrix(w, shape[1]))
 
 # %% ../nbs/11_chroma.ipynb #bdc9b737
 def pad32(L: np.ndarray, # `(h, w)`
@@ -178,7 +189,7 @@ def join(y: np.ndarray,  # luminance, uint16 `(h, w)`
     "A photo with the lightness of `y` and the chroma `ab`, which is brought to its size"
     h, w = y.shape
     rows, out = resize_matrix(ab.shape[1], h, cubic), np.empty((3, h, w), np.uint8)
-    a, b = (ab / np.float32([500, 200])[:, None, None]) @ resize_matrix(ab.shape[2], w, cubic).T
+    a, b = across(ab / np.float32([500, 200])[:, None, None], resize_matrix(ab.shape[2], w, cubic))
     def strip(s):
         c = _span(rows[s])
         join_strip(y[s], rows[s, c] @ a[c], rows[s, c] @ b[c], out[:, s])

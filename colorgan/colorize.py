@@ -50,7 +50,9 @@ class OnnxNet:
         if not find_spec('onnxruntime'): raise ColorganError(f'{label(path)} needs onnxruntime: pip install onnxruntime')
         import onnxruntime as ort
         ort.set_default_logger_severity(3)
-        try: self.session = ort.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+        options = ort.SessionOptions()
+        options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+        try: self.session = ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
         except Exception as e: raise ColorganError(f'{label(path)} is not an ONNX file that can be run') from e
         if [i.name for i in self.session.get_inputs()] != ['L']:
             raise ColorganError(f'{label(path)} holds something else than a network of colorgan: export it with --chroma-only')
