@@ -8,7 +8,9 @@ import struct
 import subprocess
 import sys
 import time
+import venv
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,11 +19,14 @@ from skimage.color import lab2rgb, rgb2lab
 
 from colorgan.album import colorize_files
 from colorgan.chroma import cubic, join, luminance, resize_matrix
-from colorgan.colorize import Colorizer
+from colorgan.colorize import Colorizer, OnnxNet, TorchNet, digest
 from colorgan.files import read_photo
+from colorgan.hints import chroma_of
 from colorgan.lab import RGB_FROM_XYZ, WHITE, XYZ_FROM_RGB, ColorganError
 from colorgan.photos import bundled_photos
+from colorgan.recipes import find_weights, recipes
 
+root = Path(__file__).resolve().parent.parent
 photos = {p.stem: p for p in bundled_photos()}
 
 
@@ -206,7 +211,7 @@ def fuzz(folder, seed, n):
 
 def peak_memory(code):
     "Megabytes that a Python needs for `code`, and what it prints."
-    code += '\nimport resource\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)'
+    code += '\nfrom colorgan.bench import peak_memory\nprint(peak_memory())'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     *said, last = done.stdout.splitlines()
@@ -269,10 +274,127 @@ colorize_files({str(tmp_path/'in')!r}, {str(tmp_path/'out')!r}, Colorizer(lambda
 @pytest.mark.parametrize('mode', ['L', 'RGB'])
 def test_hundred_megapixels(mode, tmp_path):
     Image.linear_gradient('L').resize((12_500, 8000)).convert(mode).save(tmp_path/'large.jpg')
-    megabytes, said = peak_memory(f"""import json, numpy as np
+    megabytes, said = peak_memory(f"""import json
 from colorgan.album import colorize_files
-from colorgan.colorize import Colorizer
-r = colorize_files({str(tmp_path/'large.jpg')!r}, {str(tmp_path/'out.jpg')!r}, Colorizer(lambda L: np.concatenate([L, -L], 1)))
-print(json.dumps(r.failed))""")
+print(json.dumps(colorize_files({str(tmp_path/'large.jpg')!r}, {str(tmp_path/'out.jpg')!r}, size=256).failed))""")
     assert json.loads(said[0]) == [] and megabytes < 2000
     assert Image.open(tmp_path/'out.jpg').size == (12_500, 8000)
+
+
+def off(a, b):
+    "Levels by which all but one in a thousand values of two photos differ, at most."
+    return np.percentile(np.abs(np.asarray(a).astype(int) - np.asarray(b)), 99.9)
+
+
+def test_bundled_graph_is_that_of_the_bundled_weights(cat):
+    folder = find_weights('light')
+    graph = OnnxNet(folder/'model.onnx')
+    assert graph.info['weights'] == digest(folder), 'make it again: colorgan export light --onnx colorgan/weights/light/model.onnx --chroma-only --half'
+    assert type(Colorizer().net) is OnnxNet
+    for im in (cat.resize((150, 100)), Image.open(photos['coffee']).resize((97, 131))):
+        ours, torchs = Colorizer(size=96)(im), Colorizer(TorchNet(folder), size=96)(im)
+        assert off(ours, torchs) <= 1 and lightness(ours).std() > 5 and np.ptp(np.asarray(ours), axis=2).mean() > 3
+
+
+@pytest.mark.parametrize('weights', ['tiny', pytest.param('light', marks=pytest.mark.slow)])
+def test_command_line_colorizer_and_graph_agree(weights, tmp_path):
+    import onnxruntime as ort
+    import torch
+
+    from colorgan.cli import main
+    from colorgan.generator import create_gen
+    from colorgan.onnx import export_onnx
+    from colorgan.recipes import replace, save_model
+    if weights == 'tiny':
+        torch.manual_seed(2)
+        gen = create_gen(recipe := replace('pix2pix', size=32, gen_kw=dict(base=4)))
+        for p in gen.net.last.parameters(): torch.nn.init.normal_(p, std=.5)
+        weights = save_model(tmp_path/'tiny', gen, recipe)
+    export_onnx(weights, tmp_path/'photo.onnx', size=64)
+    session, colorizer = ort.InferenceSession(tmp_path/'photo.onnx'), Colorizer(TorchNet(find_weights(weights)), size=64)
+    (tmp_path/'in').mkdir()
+    for name, size in ('chelsea', (200, 131)), ('coffee', (64, 64)), ('astronaut', (33, 150)):
+        Image.open(photos[name]).convert('RGB').resize(size).save(tmp_path/'in'/f'{name}.png')
+    Image.open(photos['rocket']).convert('L').resize((90, 70)).save(tmp_path/'in'/'grey.png')
+    assert main(['colorize', str(tmp_path/'in'), '--out', str(tmp_path/'out'), '--weights', str(weights), '--size', '64']) == 0
+    for p in (tmp_path/'in').iterdir():
+        three = Image.open(tmp_path/'out'/p.name), colorizer(p), session.run(None, {'photo': np.asarray(Image.open(p).convert('RGB'))})[0]
+        assert np.ptp(np.asarray(three[1]), axis=2).max() > 5
+        assert [off(a, b) <= 1 for a, b in ((three[0], three[1]), (three[1], three[2]), (three[0], three[2]))] == [True] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('chroma_only', [False, True])
+@pytest.mark.parametrize('name', recipes)
+def test_every_recipe_becomes_both_graphs(name, chroma_only, tmp_path):
+    "The exporter compares with torch by itself, on photos of five shapes; here it is seen that there was colour to compare."
+    import torch
+    from test_recipes import tiny
+
+    from colorgan.generator import create_gen
+    from colorgan.onnx import export_onnx
+    torch.manual_seed(0)
+    gen = create_gen(tiny(name), pretrained=False).eval()
+    info = export_onnx(gen, tmp_path/'net.onnx', size=64, chroma_only=chroma_only)
+    assert info['difference'] <= 1 and info['graph'] == ('chroma' if chroma_only else 'photo')
+    assert np.abs(Colorizer(gen, size=64).chroma([np.tile(np.linspace(10, 90, 64, dtype=np.float32), (64, 1))])[0]).max() > .1
+
+
+@pytest.mark.slow
+def test_light_runtime_in_a_clean_environment(cat, tmp_path):
+    "`pip install --no-deps` of the wheel, onnxruntime, numpy and Pillow: nothing else is there, and photos are colorized."
+    (tmp_path/'source').mkdir()
+    shutil.copytree(root/'colorgan', tmp_path/'source'/'colorgan', ignore=shutil.ignore_patterns('__pycache__'))
+    for name in ('pyproject.toml', 'setup.py', 'README.md', 'LICENSE'): shutil.copy(root/name, tmp_path/'source'/name)
+    subprocess.run([sys.executable, '-m', 'build', '--wheel', '--no-isolation', '--outdir', tmp_path, tmp_path/'source'], check=True, capture_output=True)
+    wheel, = tmp_path.glob('*.whl')
+    assert wheel.stat().st_size < 40e6
+    venv.create(tmp_path/'env', with_pip=False)
+    python = tmp_path/'env'/'bin'/'python'
+    subprocess.run([sys.executable, '-m', 'pip', '--python', python, 'install', '--quiet', '--no-deps', '--no-index', wheel], check=True)
+    site, here = next((tmp_path/'env').glob('lib/python*/site-packages')), Path(np.__file__).parent.parent
+    for name in ('numpy', 'numpy.libs', 'PIL', 'pillow.libs', 'onnxruntime'):
+        if (here/name).exists(): (site/name).symlink_to(here/name)
+    cat.save(tmp_path/'cat.png')
+    environment = {'PATH': str(tmp_path/'env'/'bin')}
+    code = """from importlib.util import find_spec
+from colorgan.colorize import Colorizer
+assert not [m for m in ('torch', 'fastai', 'matplotlib', 'skimage', 'safetensors') if find_spec(m)]
+Colorizer(size=64)('cat.png').save('a.png')"""
+    for command in ([python, '-c', code], [tmp_path/'env'/'bin'/'colorgan', 'colorize', 'cat.png', '--out', 'b.png', '--size', '64']):
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    a, b = (np.asarray(Image.open(tmp_path/n)) for n in ('a.png', 'b.png'))
+    assert np.array_equal(a, b) and off(a, Colorizer(size=64)(cat)) <= 1
+    for words in (['train', 'bundled', '--out', 'run'], ['colorize', 'cat.png', '--out', 'c.png', '--hint', '9,9,red']):
+        done = subprocess.run([tmp_path/'env'/'bin'/'colorgan', *words], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 2 and 'pip install' in done.stderr and done.stderr.count('\n') == 1, done.stderr
+
+
+def test_a_pipe_carries_one_photo(cat, tmp_path):
+    command = [sys.executable, '-c', 'import sys; from colorgan.cli import main; sys.exit(main())', 'colorize', '-', '--size', '32', '--out']
+    f = io.BytesIO()
+    cat.resize((45, 30)).save(f, 'JPEG')
+    done = subprocess.run([*command, '-'], input=f.getvalue(), capture_output=True)
+    assert done.returncode == 0 and not done.stderr
+    out = Image.open(io.BytesIO(done.stdout))
+    assert (out.format, out.size) == ('JPEG', (45, 30))
+    for wrong in (b'', b'no photo'):
+        done = subprocess.run([*command, str(tmp_path/'out.png')], input=wrong, capture_output=True, text=False)
+        assert done.returncode == 2 and done.stderr.startswith(b'colorgan: the input') and not (tmp_path/'out.png').exists()
+
+
+def test_a_hint_colours_its_place_and_stops_at_the_edge():
+    halves = Image.new('L', (120, 80), 90)
+    halves.paste(200, (60, 0, 120, 80))
+    grey = Colorizer(lambda L: np.zeros_like(L).repeat(2, 1), size=80)
+    lab = rgb2lab(np.asarray(grey(halves, hints=[(20, 40, '#b04040')])))
+    assert np.abs(lab[40, 20, 1:] - chroma_of('#b04040')).max() < 2
+    assert np.linalg.norm(lab[:, 5:50, 1:], axis=2).mean() > 20 > 4 > np.linalg.norm(lab[:, 70:, 1:], axis=2).mean()
+
+
+def test_subsampling_is_that_of_the_file(cat, tmp_path):
+    from PIL import JpegImagePlugin
+    for i, s in enumerate(('4:4:4', '4:2:2', '4:2:0')):
+        colorize_files(photos['chelsea'], tmp_path/'out.jpg', toy, subsampling=s)
+        assert JpegImagePlugin.get_sampling(Image.open(tmp_path/'out.jpg')) == i
