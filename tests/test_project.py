@@ -194,8 +194,8 @@ def test_wheel_in_a_clean_environment(clone, tmp_path_factory, config):
     (site/'lent.pth').write_text(sysconfig.get_path('purelib'))
     assert sh(python, '-c', imports, cwd=away).split()[-1] == config.version
     assert 'colorize' in sh(away/'env'/'bin'/'colorgan', '--help', cwd=away)
-    weights = {name for name in committed() if name.startswith('colorgan/weights/')}
-    assert weights <= {p.relative_to(site).as_posix() for p in site.glob('colorgan/weights/**/*')}
+    data = {name for name in committed() if name.startswith('colorgan/') and not name.endswith('.py')}
+    assert data <= {p.relative_to(site).as_posix() for p in site.glob('colorgan/**/*')}
 
 
 def test_constraint_from_colabs_list():
