@@ -54,7 +54,7 @@ class Mirror(threading.Thread):
         for name, stamp in self.files().items():
             there = self.far/name
             if self.copied.get(name) == stamp and there.exists(): continue
-            there.parent.mkdir(parents=True, exist_ok=True)
+            for d in reversed(name.parents): (self.far/d).mkdir(exist_ok=True)
             try: copy_verified(self.near/name, there)
             except FileNotFoundError:
                 if (self.near/name).exists(): raise
