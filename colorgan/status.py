@@ -53,7 +53,7 @@ stages = dict(pretrain='pixel loss', gan='adversarial')
 def status(run) -> str: # a few lines
     "How far a run is, in words; raises `ColorganError` if the folder holds none"
     f = run_facts(run)
-    p, last, recipe = f['progress'], f['last'], f['begun']['recipe']['name']
+    p, last, recipe = f['progress'] and dict(epochs=None, validating=False, photos_per_s=None, left=None) | f['progress'], f['last'], f['begun']['recipe']['name']
     head = {'finished': f'{run}: finished ({recipe}). The model is in {Path(run)/"model"}.',
             'running': f'{run}: running ({recipe}), last heard of {duration(f["age"])} ago on {p.get("host", "this machine")}.',
             'interrupted': f'{run}: interrupted ({recipe}), silent for {duration(f["age"])}. The same command with --resume goes on.',
