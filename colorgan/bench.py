@@ -122,7 +122,7 @@ def bench_colorize(json_file=None, # where to write the figures
                    weights='light', size=256, # what both ways use
                    large=(4000, 3000), # the large photo's width and height
                    many=(1024, 768), n=100, # the folder's photos
-                   rounds=2, # of cold start and large photo; the folder has one round
+                   rounds=2, # the best of each way's counts
                    say=print, # told the figures
                   ) -> dict: # ratios, and seconds and megabytes of both ways
     "The plain way of colorizing photos against ours, on the same photos in one run"
@@ -133,7 +133,7 @@ def bench_colorize(json_file=None, # where to write the figures
         small, = grainy_photos(Path(tmp)/'small', 1, (512, 512))
         cold = [min(t) for t in zip(*(cold_start(small, weights, size) for _ in range(rounds)))]
         one = _best(rounds, *both(grainy_photos(Path(tmp)/'large', 1, large), 1))
-        folder = _best(1, *both(grainy_photos(Path(tmp)/'many', n, many), cores()))
+        folder = _best(rounds, *both(grainy_photos(Path(tmp)/'many', n, many), cores()))
     figures = dict(cold_start_s=dict(import_torch=cold[0], ours=cold[1]), mp12=_sides(one), folder=_sides(folder))
     ratios = dict(cold_start_s_ratio=cold[1] / cold[0], mp12_ratio=one[0][0] / one[1][0], folder_ratio=folder[0][0] / folder[1][0])
     for name, r in ratios.items(): say(f'{name}: {r:.2f}')
