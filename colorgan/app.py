@@ -111,7 +111,7 @@ def choices(folder): # where runs and models are looked for, or None
 def own_samples():
     "Paths of bundled photos"
     found = {p.stem: p for p in bundled_photos()}
-    return [found[n] for n in 'china coffee astronaut flower chelsea rocket motorcycle_left'.split() if n in found]
+    return [found[n] for n in 'coffee china astronaut flower chelsea rocket motorcycle_left'.split() if n in found]
 
 # %% ../nbs/14_app.ipynb #6c8129e0
 def controls(samples, weights): # paths; weights by name
