@@ -170,7 +170,7 @@ def test_without_voila(capsys, monkeypatch):
 @contextmanager
 def served(folder):
     "`colorgan app` as somebody starts it in a terminal, and ends it with Ctrl-C; its address."
-    code = 'import sys; from colorgan.cli import main; sys.exit(main())'
+    code = 'import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from colorgan.cli import main; sys.exit(main())'
     process = subprocess.Popen([sys.executable, '-c', code, 'app', '--port', '0'], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         line = process.stdout.readline()
