@@ -158,8 +158,8 @@ class SelfAttention(nn.Module):
         self.out, self.gamma = nn.Conv2d(c // 2, c, 1), nn.Parameter(torch.zeros(1))
     def forward(self, x):
         regions = F.max_pool2d(x, self.pool) if self.pool > 1 else x
-        q, k, v = (t.flatten(2).transpose(1, 2) for t in (self.q(x), self.k(regions), self.v(regions)))
-        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape[0], -1, *x.shape[-2:])
+        q, k, v = (t.flatten(2).transpose(1, 2)[:, None] for t in (self.q(x), self.k(regions), self.v(regions)))
+        y = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).reshape(x.shape[0], -1, *x.shape[-2:])
         return x + self.gamma * self.out(y)
 
 # %% ../nbs/02_zoo.ipynb #47ab2568
