@@ -46,7 +46,7 @@ def trained(request, batch, tmp_path_factory):
                   encoder_lr_mult=.05 if request.param == 'vgg16-latent' else 1.)
     gen = create_gen(recipe, pretrained=False)
     learn = (gan_learner if recipe.gan_epochs else pretrain_learner)(batch[recipe.space], recipe, gen)
-    with learn.no_bar(), learn.no_logging(): learn.fit(60, cbs=Schedule('cosine') if request.param == 'vgg16-latent' else None)
+    with learn.no_bar(), learn.no_logging(): learn.fit(30 if request.param == 'resnet18-two-stage' else 60, cbs=Schedule('cosine') if request.param == 'vgg16-latent' else None)
     return recipe, gen.eval(), save_model(tmp_path_factory.mktemp('model'), gen, recipe)
 
 
