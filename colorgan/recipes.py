@@ -6,7 +6,7 @@ Docs: https://colorgan.github.io/colorgan/recipes.html.md"""
 
 # %% auto #0
 __all__ = ['recipes', 'Recipe', 'get_recipe', 'replace', 'recipe_from', 'versions', 'make_folder', 'save_model',
-           'bundled_weights', 'find_weights', 'read_model_json', 'load_tensors', 'fill', 'load_model']
+           'bundled_weights', 'find_weights', 'read_model_json', 'load_tensors', 'fill', 'load_model', 'blend']
 
 # %% ../nbs/07_recipes.ipynb #b3bc731e
 import ast, dataclasses, json
@@ -261,3 +261,14 @@ def load_model(weights, # as `find_weights` takes them
     gen = fill(create_gen(recipe, pretrained=False), load_tensors(weights), f'the weights in {find_weights(weights)}')
     gen.recipe = recipe
     return gen.to(device or 'cpu').eval()
+
+# %% ../nbs/07_recipes.ipynb #7aa492b5
+def blend(weights, # a model, as `find_weights` takes them
+          other, # one that was trained from it, with the same network
+          share, # 0: the first, 1: the other
+         ): # the generator in between, in evaluation mode, with the recipe of the other
+    "The generator whose weights lie between those of two; raises `ColorganError` if the networks differ"
+    gen, state = load_model(other), load_tensors(weights)
+    first = {k: t.detach().clone() for k, t in gen.state_dict().items()}
+    fill(gen, state, f'the weights in {find_weights(weights)}')
+    return fill(gen, {k: t.lerp(first[k], share) if t.is_floating_point() else first[k] for k, t in state.items()})
