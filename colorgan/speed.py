@@ -115,7 +115,7 @@ def _rounds(ways, n, seconds, rounds, say):
 # %% ../nbs/01_speed.ipynb #bfc4163a
 def bench_data(data=None, # photos, as `photo_files` takes them; bundled ones cut to JPEGs if `None`
                json_file=None, # where to write the figures
-               n=256, # how many photos
+               n=1024, # how many photos: enough that starting worker processes does not count
                size=256, bs=16,
                seconds=3., # how long each way is measured, at least
                rounds=2, # in so many rounds
