@@ -230,3 +230,334 @@ class Quiz(Pairs):
     def _repr_mimebundle_(self, **kwargs):
         view = dict(version_major=2, version_minor=0, model_id=self.root.model_id)
         return {'application/vnd.jupyter.widget-view+json': view, 'text/plain': 'The quiz needs a notebook that shows widgets.', 'image/jpeg': self._jpeg()}
+
+# %% ../nbs/16_course.ipynb #7d35d979
+@exercise(1, 1, 'On a grey photo the two are one: no network can tell them apart by their lightness, only by what surrounds them.')
+def _(answer):
+    "three numbers from 0 to 1: a colour as light as pure red, and far from red"
+    import torch
+    from colorgan.color import rgb_to_lab
+    if not isinstance(answer, (tuple, list)) or len(answer) != 3: return 'three numbers are asked for, as in (1, 0, 0)'
+    answer = [number(x) for x in answer]
+    if not all(0 <= x <= 1 for x in answer): return 'the numbers of a colour go from 0 to 1'
+    lab = rgb_to_lab(torch.tensor([answer, (1., 0., 0.)]).T[None, :, None]).view(3, 2)
+    off, apart = (lab[:, 0] - lab[:, 1]).tolist()[0], (lab[1:, 0] - lab[1:, 1]).norm().item()
+    if abs(off) > 1: return f"it is {'lighter' if off > 0 else 'darker'} than red, by {abs(off):.0f} of 100"
+    if apart < 40: return f'it is as light as red, but it is too much like it: only {apart:.0f} away in a and b'
+
+# %% ../nbs/16_course.ipynb #c317f11d
+def _noise(n, seed=0):
+    "Photos of coarse noise, RGB in [0, 1], `(n, 3, 12, 16)`"
+    import torch
+    return torch.rand(n, 3, 3, 4, generator=torch.Generator().manual_seed(seed)).repeat_interleave(4, 2).repeat_interleave(4, 3)
+
+@exercise(1, 2, 'Whatever you train: hold it against this.')
+def _(answer):
+    "a function of photos (n, 3, h, w) that gives, for each, how far grey is from its colours"
+    from colorgan.color import rgb_to_lab
+    from colorgan.metrics import ab_distance
+    rgb = _noise(3)
+    lab = rgb_to_lab(rgb)
+    ab, right = lab[:, 1:], ab_distance(0 * lab[:, 1:], lab[:, 1:])
+    out = tried(answer, rgb.clone(), like=right)
+    is_ = lambda other: (out - other).abs().max() < .01
+    if is_(right): return None
+    if is_(ab.abs().sum(1).mean((1, 2))): return '|a| + |b| goes around the corner: the distance in a plane is the straight one'
+    if is_(ab.abs().mean((1, 2, 3))): return 'that is the mean of |a| and |b|: what is the distance of the point (a, b) from (0, 0)?'
+    if is_(ab.square().sum(1).mean((1, 2)).sqrt()): return 'the mean of the distances is asked for, and not the root of the mean of their squares'
+    if is_(lab.norm(dim=1).mean((1, 2))): return 'lightness counts there, too; grey has the right one'
+    return f'for photos of noise it gives about {out.float().mean().item():.2f}, and that is not it: which points, which distance, which mean?'
+
+# %% ../nbs/16_course.ipynb #fd3f884d
+@exercise(1, 3, 'Try it with 0, and with -1.')
+def _(answer):
+    "a function of lab (n, 3, h, w) and k that makes colours k times as strong, and keeps the lightness"
+    import torch
+    from colorgan.color import rgb_to_lab
+    lab = rgb_to_lab(_noise(2))
+    for k in (1.7, .4, 0):
+        given = lab.clone()
+        out = tried(answer, given, k, like=lab)
+        if not torch.equal(given, lab): return 'it changes the tensor that it was given; the caller may still need that: make a new one'
+        if not torch.allclose(out[:, :1], lab[:, :1], atol=1e-3): return 'the lightness has changed, too'
+        if not torch.allclose(out[:, 1:], lab[:, 1:] * k, atol=1e-3): return f'with k = {k} the colours are not {k} times as strong'
+
+# %% ../nbs/16_course.ipynb #40eca21c
+@exercise(1, 4, 'Now hold two photos out, and see what is left of it there.')
+def _(answer):
+    "the folder of a run of yours that is closer to the truth than grey by a tenth, over the eight bundled photos"
+    from colorgan.colorize import digest
+    from colorgan.compare import evaluate
+    from colorgan.photos import bundled_photos
+    from colorgan.recipes import bundled_weights, find_weights
+    folder = find_weights(answer)
+    if digest(folder) in map(digest, bundled_weights().values()): return 'those are weights of the package: train your own'
+    e = evaluate(folder, bundled_photos(), size=96, judges=False, device='cpu')
+    if e['ab'] > e['ab_grey']: return f"it is {e['ab']:.1f} off, and grey is {e['ab_grey']:.1f}: it has not learned anything yet"
+    if e['ab'] > .9 * e['ab_grey']: return f"it is {e['ab']:.1f} off, and grey is {e['ab_grey']:.1f}: on the right way, but that is not a tenth"
+
+# %% ../nbs/16_course.ipynb #d0aa6901
+@exercise(2, 1, 'With squares the answer would be the mean. Make one colour much stronger: which of the two answers moves?')
+def _(answer):
+    "a function of `values` and their `chances` that returns the value with the smallest average distance"
+    import torch
+    dice = torch.Generator().manual_seed(0)
+    for n in (2, 3, 5, 8) * 3:
+        v, p = torch.randn(n, generator=dice) * 40, torch.rand(n, generator=dice) + .05
+        p = p / p.sum()
+        costs, got = ((v - v[:, None]).abs() * p).sum(1), number(tried(answer, v.clone(), p.clone()))
+        if (p * (v - got).abs()).sum() <= costs.min() * 1.0001 + 1e-4: continue
+        if abs(got - (p * v).sum()) < 1e-3: return 'this is the answer of squared errors'
+        if got == v[p.argmax()]: return 'the most frequent value is not always the cheapest once there are three of them'
+        if got == v.sort().values[(n - 1) // 2] or got == v.median(): return 'the chances must count, too: rare values pull less'
+        return f'of {n} values, another one is at a smaller average distance than {got:.4g}'
+
+# %% ../nbs/16_course.ipynb #f6acb24a
+@exercise(2, 2, 'At T = 1 these are the chances themselves, and the colour is the plain mean; towards 0 the likeliest takes all.')
+def _(answer):
+    "a function of `chances` and T that returns the weights with which the annealed mean mixes"
+    import torch
+    from colorgan.generator import AnnealedMean
+    dice = torch.Generator().manual_seed(0)
+    for n, T in ((2, 1.), (2, .38), (5, .38), (40, .1), (7, 2.)):
+        p = torch.rand(n, generator=dice) + .05
+        p = p / p.sum()
+        true, got = AnnealedMean(torch.eye(n), T)(p.log().view(1, n, 1, 1)).flatten(), tried(answer, p.clone(), T, like=p)
+        if torch.allclose(got, true, atol=1e-4): continue
+        if T == 1: return 'at T = 1 the weights are the chances, unchanged'
+        if abs(got.sum().item() - 1) > 1e-3: return f'weights add up to 1, and at T = {T:g} these add up to {got.sum():.3g}'
+        if got.max() < p.max() and T < 1: return 'a smaller T should give the likeliest more, not less'
+        return f'at T = {T:g} the weights are others'
+
+# %% ../nbs/16_course.ipynb #a1ca828c
+@exercise(2, 3, 'Above it the pixel loss has its way and the pepper is painted brown; the usual recipes are well above it, with 100.')
+def _(answer):
+    "the `lam` at which brown (logit -3, distance .20) and red (logit 0, distance .25) cost the generator the same"
+    import torch
+    from colorgan.loss import adv_loss
+    adv = adv_loss('vanilla')
+    brown, red = (adv.gen(torch.tensor([logit])).item() for logit in (-3., 0.))
+    cost = [brown + number(answer) * .20, red + number(answer) * .25]
+    if abs(cost[0] - cost[1]) < .02: return
+    if number(answer) < 0: return 'a negative rate would reward wrong colours'
+    return f"at this rate the generator pays {cost[0]:.2f} for brown and {cost[1]:.2f} for red: {'the critic' if cost[0] > cost[1] else 'the distance'} still counts for more"
+
+# %% ../nbs/16_course.ipynb #160af04f
+@exercise(2, 4, 'That is more than the 128 points of its photos: near the middle, each number looks at all of the photo.')
+def _(answer):
+    "how many points of the original photo one number of the critic of `light` looks at, along a side"
+    from colorgan.critic import patch_size
+    from colorgan.recipes import get_recipe
+    r = get_recipe('light')
+    side, got = patch_size(r.critic_kw['n_down']), number(answer)
+    if got == side * r.critic_at: return
+    if got == side: return 'so many points of what the critic sees; but it does not see the original photo'
+    if got == patch_size(3) or got == patch_size(3) * r.critic_at: return 'this critic halves less often than the one of pix2pix'
+    return 'that is too few' if got < side * r.critic_at else 'that is too many'
+
+# %% ../nbs/16_course.ipynb #a6c20d93
+@exercise(3, 1, 'In a star field, lightness explains nearly all there is of colour. Would you leave it out? That depends on what you want to colorize.')
+def _(answer):
+    "a threshold `colour` at which exactly one of the bundled photos is left out"
+    from colorgan.photos import bundled_photos
+    from colorgan.screen import measured, reasons
+    out = int((reasons(measured(bundled_photos()), colour=number(answer)) != '').sum())
+    if out != 1: return f"with this threshold {'none' if out == 0 else out} of the bundled photos would be left out"
+
+# %% ../nbs/16_course.ipynb #aea5b8b5
+@exercise(3, 2, 'Validation, checkpoints and pictures come on top: count with a tenth more.')
+def _(answer):
+    "a function of a recipe and of photos a second that returns the minutes that both stages train, with a fifth of the photos held out"
+    from colorgan.recipes import replace
+    for items, first, second, rate in ((10_000, 20, 20, 80.), (5_000, 40, 10, 25.), (800, 0, 40, 110.), (2_000, 30, 0, 60.)):
+        recipe = replace('light', items=items, pretrain_epochs=first, gan_epochs=second)
+        true, got = .8 * items * (first + second) / rate / 60, number(tried(answer, recipe, rate))
+        if abs(got / true - 1) < .03: continue
+        if abs(got / true / 60 - 1) < .03: return 'these are seconds'
+        if abs(got / true * .8 - 1) < .03: return 'photos that are held out are not trained on'
+        if abs(got - .8 * items * first / rate / 60) < .03 * true or abs(got - .8 * items * second / rate / 60) < .03 * true: return 'there are two stages'
+        return f'for {items:,} photos, {first} and {second} epochs and {rate:.0f} photos a second, {got:.3g} minutes are not right'
+
+# %% ../nbs/16_course.ipynb #9247ac69
+@exercise(3, 3, 'Put it behind a training, and it can tell you while you are away. Look at the sheet, though, before you stop anything.')
+def _(answer):
+    "a function of a log (a list of dicts) that says whether the critic's loss was below half of log 2, on average over the last three epochs of the stage 'gan'"
+    rng = np.random.default_rng(0)
+    first = [dict(stage='pretrain', epoch=i, train_loss=.1, ab_error=12.) for i in range(3)]
+    def log(values): return [dict(stage='gan', epoch=i, critic=float(v), adversarial=.7, ab_error=11.) for i, v in enumerate(values)]
+    fair, won = rng.uniform(.5, .8, 4), rng.uniform(.01, .2, 3)
+    cases = [(fair, False, 'a game that is even'), ([*fair, *won], True, 'a game that the critic has won'),
+             ([*won, *fair], False, 'a game that the critic won at first and not in the end'),
+             ([*fair, .1, .6, .6], False, 'one low epoch among the last three'), ([*fair, .1, .1, .5], True, 'a mean of the last three that is low')]
+    for values, true, what in cases:
+        try: got = tried(answer, log(values))
+        except KeyError as e: return f'a line of the log has no {e}'
+        if bool(got) != true: return f'{what} is judged wrongly'
+    try: same = bool(tried(answer, first + log(won))) is True and bool(tried(answer, first + log(fair))) is False
+    except KeyError as e: return f'the lines of the first stage have no {e}: leave them out'
+    if not same: return 'lines of the first stage must not count'
+
+# %% ../nbs/16_course.ipynb #e8630942
+_held_back = dict(critic_lr=-1, critic_warmup=-1, n_critic=-1, n_critic_late=-1, label_smoothing=1, lam=1, gen_lr=1, pretrain_epochs=1)
+
+@exercise(3, 4, 'More photos would help as well: a critic that has learned all true photos by heart wins whatever the recipe says.')
+def _(answer):
+    "a dict of at least two fields and their new values that hold back the critic of `replace('light', critic_lr=.02, critic_warmup=100, n_critic=4)`"
+    from colorgan.recipes import replace
+    if not isinstance(answer, dict): return f"a dict such as {{'ema': .9}} is asked for, and this is of the type {type(answer).__name__}"
+    strong = replace('light', critic_lr=.02, critic_warmup=100, n_critic=4)
+    new = replace(strong, **answer)
+    for k in answer:
+        was, now = getattr(strong, k), getattr(new, k)
+        if k == 'critic_kw' and (now.get('spectral') or now.get('base', 64) < 64) or k == 'adv_loss' and now in ('lsgan', 'wgan-gp'): continue
+        if k not in _held_back: return f'{k} does not decide who of the two is stronger'
+        if (now - was) * _held_back[k] <= 0: return f'{k} = {now} does not hold the critic back'
+    if len(answer) < 2: return 'that is a good beginning; find a second one'
+    if new.critic_lr > 10 * new.gen_lr: return 'the critic still takes steps that are more than ten times as long as those of the generator'
+
+# %% ../nbs/16_course.ipynb #68484d40
+@exercise(5, 1, 'At full precision the file would be twice as large, and no photo would look better: ask `colorgan evaluate`.')
+def _(answer):
+    "how many numbers the file model.safetensors of the weights light-l1 holds"
+    from colorgan.recipes import load_tensors
+    n, share = number(answer), .02
+    true = sum(t.numel() for t in load_tensors('light-l1').values())
+    if n < true * (1 - share): return 'there are more: how many bytes does a number take in this file?'
+    if n > true * (1 + share): return 'there are fewer: it is numbers that are asked for, not bytes'
+
+# %% ../nbs/16_course.ipynb #91513e48
+def _photos_of_noise(n, rng): return [rng.integers(0, 256, (*rng.integers(5, 12, 2), 3)).astype(np.uint8) for _ in range(n)]
+
+@exercise(5, 2, 'Try it on `colour` and `plain` from above, and on a photo that another program has colorized.')
+def _(answer):
+    "a function that gives the mean absolute change of CIE lightness, 0 to 100, between two photos"
+    from skimage.color import rgb2lab
+    rng = np.random.default_rng()
+    for a in _photos_of_noise(3, rng):
+        b = np.clip(a.astype(int) + rng.integers(-60, 60, a.shape), 0, 255).astype(np.uint8)
+        change = rgb2lab(b)[..., 0] - rgb2lab(a)[..., 0]
+        said, true = number(tried(answer, a, b)), np.abs(change).mean()
+        if abs(said - true) < .01: continue
+        if abs(abs(said) - abs(change.mean())) < .01: return 'pixels that became lighter and pixels that became darker must not cancel out'
+        if abs(said * 100 - true) < .5 or abs(said / 2.55 - true) < .05: return 'the change looks right, but not in units of L, which runs from 0 to 100'
+        return 'on two photos of noise it is off: is it the L of CIE Lab that you compare?'
+
+# %% ../nbs/16_course.ipynb #92c9c53c
+@exercise(5, 3, 'With --suffix, results and photos can lie in one folder.')
+def _(answer):
+    "the command that colorizes the folder album into the folder strong, with the weights light, twice as colourful, as PNG"
+    import shlex
+    from colorgan.cli import parser
+    if not isinstance(answer, str): return 'the command is asked for as a text, in quotation marks'
+    name, *words = shlex.split(answer) or ['']
+    if name != 'colorgan': return 'the line begins with the name of the program, colorgan'
+    a = parser().parse_args(words)
+    if getattr(a, 'input', None) != ['album']: return 'it is the folder album that is to be colorized, and nothing else'
+    if a.out.rstrip('/') != 'strong': return 'the results should lie in the folder strong'
+    if a.weights != 'light': return 'those are not the weights that were asked for'
+    if a.saturation != 2: return 'it is not twice as colourful: colorgan colorize --help tells how to say it'
+    if (a.format or '').lower() != 'png': return 'the results should all be PNG, whatever the photos are'
+
+# %% ../nbs/16_course.ipynb #f0da217d
+@exercise(5, 4, 'The app keeps hints as shares of width and height, so that they fit any size.')
+def _(answer):
+    "a function (x, y, small, full) that gives the place in the photo of a click into its preview"
+    rng = np.random.default_rng()
+    for _ in range(20):
+        small = tuple(int(n) for n in rng.integers(20, 400, 2))
+        full = tuple(int(round(n * k)) for n, k in zip(small, [rng.uniform(1, 12)] * 2))
+        for place in (tuple(float(rng.uniform(0, n - 1)) for n in small), tuple(n - 1 for n in small), (0, 0)):
+            out = tried(answer, *place, small, full)
+            if not hasattr(out, '__len__') or len(out) != 2: return 'two numbers are asked for, x and y'
+            out = [number(v) for v in out]
+            if not all(0 <= v < f for v, f in zip(out, full)): return 'a click near the border of the preview lands outside the photo'
+            if any(abs(v - p * f / s) > f / s + 1 for v, p, s, f in zip(out, place, small, full)):
+                return 'the place is not the same in preview and photo: try a preview of half the size'
+
+# %% ../nbs/16_course.ipynb #2b960ef8
+@exercise(5, 5, 'An interval that reaches over grey does not say that the weights are bad, but that there were too few photos to tell.')
+def _(answer):
+    "a function that says whether the 95 % interval of the ab distance, in what evaluate returned, lies wholly below grey's ab distance"
+    said = {}
+    for name, ab, grey in (('below', [9., 11.], 12.), ('over', [9., 13.], 12.), ('above', [13., 15.], 12.), ('far', [1., 2.], 3.)):
+        figures = dict(n=8, ab=sum(ab) / 2, ab_grey=grey, psnr=24., psnr_grey=23., ci=dict(ab=ab, psnr=[20., 28.]))
+        said[name] = tried(answer, figures)
+        if said[name] not in (True, False): return 'it should say True or False'
+    if said['over'] and said['below']: return 'it says True where a part of the interval lies above grey'
+    if said['above']: return 'it says True where grey is closer to the truth'
+    if not (said['below'] and said['far']): return 'it says False although the whole interval lies below grey'
+
+# %% ../nbs/16_course.ipynb #5b8c95ab
+@exercise(6, 1, 'With T going to 0 it becomes the likeliest class: try it on the point above.')
+def _(answer):
+    "a function (scores, bins, T) that gives the annealed mean, (n, 2, h, w)"
+    import torch
+    from colorgan.generator import AnnealedMean
+    for T in (1., .38, .1):
+        scores, bins = torch.randn(2, 9, 3, 4) * 3, torch.rand(9, 2) * 2 - 1
+        right = AnnealedMean(bins, T)(scores)
+        out = tried(answer, scores, bins, T, like=right)
+        if torch.allclose(out.float(), right, atol=1e-4): continue
+        if torch.allclose(out.float(), AnnealedMean(bins, 1.)(scores), atol=1e-4): return 'T makes no difference in it'
+        if torch.allclose(out.float(), AnnealedMean(bins, 1 / T)(scores), atol=1e-4): return 'T works the wrong way round: a small one should sharpen'
+        return 'on random scores it gives another colour: do the sharpened probabilities sum to 1 over the classes?'
+
+# %% ../nbs/16_course.ipynb #5c134ee2
+@exercise(6, 2, 'Such channels are simply put beside L: the first layer gets four inputs instead of one.')
+def _(answer):
+    "a function (hints, h, w) that gives the channels a, b and mask, (3, h, w)"
+    rng = np.random.default_rng()
+    h, w = (int(n) for n in rng.integers(6, 12, 2))
+    hints = [(int(rng.integers(h)), int(rng.integers(w)), *rng.uniform(-80, 80, 2)) for _ in range(5)]
+    hints += [(0, w - 1, 0., 0.), (h - 1, 0, 5., 5.), (h - 1, 0, -7., 20.)]
+    right = np.zeros((3, h, w), np.float32)
+    for i, j, a, b in hints: right[:, i, j] = a, b, 1
+    if not np.allclose(np.asarray(tried(answer, [], h, w, like=right)), 0): return 'without hints all three channels should be zero'
+    out = np.asarray(tried(answer, hints, h, w, like=right), np.float32)
+    if not np.allclose(out[2], right[2]): return 'the mask is not 1 at the hints and 0 elsewhere (a hint may be grey, too)'
+    if not np.allclose(out[:2], right[:2], atol=1e-3): return 'the mask is right, a and b are not: where two hints meet, the later one wins'
+
+# %% ../nbs/16_course.ipynb #c310a066
+@exercise(6, 3, 'DDColor refines its hundred tokens by attending to the photo before it uses them.')
+def _(answer):
+    "a function (features, keys, colours) that gives colours by attention over tokens, (p, 2)"
+    import torch
+    for d in (4, 16, 64):
+        f, k, c = torch.randn(10, d), torch.randn(5, d), torch.randn(5, 2)
+        out, agree = tried(answer, f, k, c, like=c.new_zeros(10, 2)).float(), f @ k.T
+        same = lambda weights, out=out, c=c: torch.allclose(out, weights @ c, atol=1e-4)
+        if same((agree / d ** .5).softmax(1)): continue
+        if same(agree.softmax(1)) or same((agree / 4).softmax(1)): return 'the agreement is not divided by the root of d: does it know how many numbers a feature has?'
+        if same((agree / d ** .5).softmax(0)): return 'the softmax goes over the pixels: each pixel should share out its attention'
+        return 'on random features the colours differ: agreement, softmax, mean of colours'
+
+# %% ../nbs/16_course.ipynb #468656bd
+def _halves(n, d=64, seed=0):
+    import torch
+    from colorgan.perceptual import frechet
+    g = torch.Generator().manual_seed(seed)
+    return frechet(torch.randn(n, d, generator=g), torch.randn(n, d, generator=g))
+
+@exercise(6, 4, "And FID's vectors have 2,048 numbers, not 64.")
+def _(answer):
+    "the smallest power of two with which the two halves seem less than 1 apart"
+    n = number(answer)
+    if n < 2 or n != 2 ** round(math.log2(n)): return 'that is no power of two'
+    n = int(min(n, 2 ** 15))
+    if _halves(n) >= 1: return 'with so many they still seem 1 apart or more'
+    if _halves(n // 2) < 1: return 'with half as many they are below 1 already'
+
+# %% ../nbs/16_course.ipynb #5cbf9458
+@exercise(6, 5, 'Try it on any two rows of two papers. It will not often say True.')
+def _(answer):
+    "a function of two records that says whether their FIDs may be laid side by side"
+    record = dict(model='A', fid=3.9, photos='ImageNet val', n=5000, size=256, resize='crop', inception='torchvision')
+    said = lambda **changes: tried(answer, record, record | dict(model='B', fid=5.1) | changes)
+    if said() is not True and said() != True: return 'it does not say True of two records that differ in model and FID only' # noqa: E712
+    for key, other in dict(photos='COCO', n=50000, size=512, resize='squeeze', inception='TensorFlow').items():
+        if said(**{key: other}): return 'it says True although something differs between the two measurements'
+    for key in ('photos', 'n', 'size', 'resize', 'inception'):
+        some = {k: v for k, v in record.items() if k != key}
+        try: both = [tried(answer, r, r | dict(model='B')) for r in (record | {key: None}, some)]
+        except KeyError: return 'it stumbles over a record in which something is missing'
+        if any(both): return 'it says True although nobody wrote down how one thing was done'
