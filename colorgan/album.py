@@ -10,15 +10,15 @@ __all__ = ['Job', 'plan', 'batches', 'Progress', 'Report', 'colorize_files', 'co
 # %% ../nbs/11_album.ipynb #e00a72f8
 import os, sys, time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-import numpy as np
-from .chroma import join
-from .colorize import Colorizer, check_number
+from threading import Lock
+from .colorize import Colorizer, OnnxNet, check_number
 from .files import check_subsampling, encode, format_of, label, open_image, read_pages, reading, writable, write_whole
-from .hints import spread
 from .lab import ColorganError
-from .photos import photo_files, suffixes
+from .photos import cores, photo_files, suffixes
 
 # %% ../nbs/11_album.ipynb #cb4a231b
 @dataclass
@@ -79,7 +79,7 @@ def _check_targets(jobs, out):
         seen[place] = j.src
 
 # %% ../nbs/11_album.ipynb #c8016241
-def batches(jobs, bs=8, pixels=24e6):
+def batches(jobs, bs=64, pixels=24e6):
     "Lists of jobs: at most `bs`, with at most so many `pixels` together"
     batch, total = [], 0
     for j in jobs:
@@ -120,54 +120,42 @@ class Report:
 
 # %% ../nbs/11_album.ipynb #956623ac
 class _Album:
-    "Reads, colorizes and writes batches of photos"
+    "Reads, colorizes and writes photos, in any number of threads"
     def __init__(self, colorizer, saturation=1., hints=(), **kw):
-        self.colorizer, self.saturation, self.hints, self.kw = colorizer, np.float32(saturation), hints, kw
-    def load(self, job):
-        "The pages of a photo as `[(photo, y, L), …]`"
-        pages = []
-        for photo in read_pages(job.src):
-            y, L = self.colorizer.see(photo)
-            photo.image = None
-            pages.append((photo, y, L))
-            if format_of(job.dst) != 'TIFF': break
-        return pages
-    def content(self, job, pages, abs):
-        "The bytes of the pages, joined with their chroma"
-        paint = lambda y, L, ab: join(y, spread(ab * self.saturation, L, self.hints, y.shape[::-1]))
-        return encode([p.finish(paint(y, L, ab)) for (p, y, L), ab in zip(pages, abs)], format_of(job.dst), **self.kw)
-    def save(self, job, pages, abs): write_whole(job.dst, self.content(job, pages, abs))
+        self.colorizer, self.saturation, self.hints, self.kw = colorizer, saturation, hints, kw
+        self.turn = nullcontext() if isinstance(colorizer.net, OnnxNet) else Lock()
+    def page(self, photo):
+        "A page in colour; networks that are not made for several threads are asked by one at a time"
+        y, L = self.colorizer.see(photo)
+        photo.image = None
+        with self.turn: ab, = self.colorizer.chroma([L])
+        return photo.finish(self.colorizer.paint(y, L, ab, self.saturation, self.hints))
+    def content(self, job):
+        "The bytes of a photo's file in colour, with all its pages if the format has any"
+        pages = read_pages(job.src)
+        return encode([self.page(p) for p in (pages if format_of(job.dst) == 'TIFF' else islice(pages, 1))], format_of(job.dst), **self.kw)
+    def save(self, job): write_whole(job.dst, self.content(job))
 
 # %% ../nbs/11_album.ipynb #5d485012
-def _outcome(future, job, report):
-    "What a thread returned; a failure goes into the report, as one sentence"
-    try: return future.result()
+def _succeeded(future, job, report):
+    "Whether a thread did its job; if not, the report says why, in one sentence"
+    try:
+        future.result()
+        return True
     except ColorganError as e: report.failed.append(str(e))
     except (OSError, MemoryError, ValueError) as e:
         report.failed.append(f"{label(job.src)} could not be colorized: {' '.join(str(e).split()) or type(e).__name__}")
+    return False
 
 # %% ../nbs/11_album.ipynb #e644f28a
 def _run(album, jobs, report, bar):
-    "Colorize `jobs`: a batch is in the network while the next is read and the last is written"
-    pool, saving = ThreadPoolExecutor(min(4, os.cpu_count() or 1)), []
-    start = lambda batch: [(j, pool.submit(album.load, j)) for j in batch or []]
-    def wait():
-        for j, f in saving:
-            report.done += _outcome(f, j, report) is None and f.exception() is None
-            bar.step()
-        saving.clear()
+    "Colorize `jobs`: while one photo is in the network, another is read or written"
+    pool = ThreadPoolExecutor(min(4, cores() + 1))
     try:
-        todo = batches(jobs)
-        loading = start(next(todo, None))
-        while loading:
-            ready = [(j, _outcome(f, j, report)) for j, f in loading]
-            for _, p in ready: bar.done += p is None
-            ready = [(j, p) for j, p in ready if p is not None]
-            wait()
-            loading = start(next(todo, None))
-            chroma = iter(album.colorizer.chroma([L for _, pages in ready for *_, L in pages]))
-            saving += [(j, pool.submit(album.save, j, pages, [next(chroma) for _ in pages])) for j, pages in ready]
-        wait()
+        for batch in batches(jobs):
+            for j, f in [(j, pool.submit(album.save, j)) for j in batch]:
+                report.done += _succeeded(f, j, report)
+                bar.step()
     finally: pool.shutdown(cancel_futures=True)
 
 # %% ../nbs/11_album.ipynb #c867a156
@@ -216,5 +204,4 @@ def colorize_pipe(src, # a photo, as `read_pages` takes it: an open file, for ex
     with reading(src), open_image(src) as im: own = next((s for s, f in writable.items() if f == im.format), '.png')
     album = _Album(weights if isinstance(weights, Colorizer) else Colorizer(weights, size, device), **kw)
     job = Job(src, Path(f'x.{format}' if format else f'x{own}'))
-    pages = album.load(job)
-    return album.content(job, pages, album.colorizer.chroma([L for *_, L in pages]))
+    return album.content(job)

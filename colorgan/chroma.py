@@ -26,9 +26,11 @@ def strips(h: int, # rows
     return [slice(i, min(i + n, h)) for i in range(0, h, n)]
 
 # %% ../nbs/11_chroma.ipynb #e5dfa4d3
-def in_threads(f, items, threads=None):
-    "Results of `f` on each of `items`, in order, by as many threads as there are cores (at most 4)"
-    with ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1)) as pool: yield from pool.map(f, items)
+def in_threads(f, strips, few=32):
+    "Results of `f` on each of the `strips`, in order: by as many threads as there are cores (at most 4), or, if they are few, as they are asked for"
+    if len(strips) <= few: yield from map(f, strips)
+    else:
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool: yield from pool.map(f, strips)
 
 # %% ../nbs/11_chroma.ipynb #fd76032a
 Y_MAX = 65535

@@ -119,6 +119,10 @@ class Colorizer:
                 out[i] = ab[:, :Ls[i].shape[0], :Ls[i].shape[1]]
         return out
 
+    def paint(self, y, L, ab, saturation=1., hints=()):
+        "The image with the luminance `y` and the chroma `ab`, more or less of it, that came of the small lightness `L`"
+        return join(y, spread(ab * np.float32(saturation), L, hints, y.shape[::-1]))
+
     def __call__(self,
                  photo, # path, open file, bytes, PIL image, or array with rows first
                  saturation=1., # 0 leaves it grey, 1 is as the network painted it, 2 twice as colourful
@@ -128,7 +132,7 @@ class Colorizer:
         saturation, photo = check_number('saturation', saturation, 0, 10), read_photo(photo)
         y, L = self.see(photo)
         photo.image = None
-        return photo.finish(join(y, spread(self.chroma([L])[0] * np.float32(saturation), L, hints, y.shape[::-1])))
+        return photo.finish(self.paint(y, L, self.chroma([L])[0], saturation, hints))
 
 # %% ../nbs/11_colorize.ipynb #d05dfb4a
 @lru_cache(maxsize=1)

@@ -118,7 +118,8 @@ def from_bytes(rgb, # uint8 of shape `(3, h, w)`
     (linear, xyz, root), (matrix, offset) = _tables(), _from_roots(space)
     rgb, out = rgb.reshape(3, -1), out.reshape(3, -1)
     for i in range(0, rgb.shape[1], piece):
-        f = root.take((xyz @ linear.take(rgb[:, i:i + piece])).astype(np.uint16))
+        light = np.take(linear, rgb[:, i:i + piece], mode='clip')
+        f = np.take(root, (xyz @ light).astype(np.uint16), out=light, mode='clip')
         np.matmul(matrix, f, out=out[:, i:i + piece])
         out[:, i:i + piece] += offset
 
