@@ -99,10 +99,54 @@ def test_notebooks_can_become_pages(clone):
     sh(sys.executable, '-c', docs, cwd=clone)
 
 
-def test_links_of_the_readme():
-    text = (root/'README.md').read_text(encoding='utf-8')
-    links = re.findall(r'(?:\]\(|src=")(?!https?:|#|mailto:)([^)"\s]+)', text)
-    assert [p for p in links if not (root/p).exists()] == []
+pages = [p for p in [*root.glob('*.md'), *root.glob('teacher/**/*'), *root.glob('nbs/**/*.ipynb'), *root.glob('colorgan/weights/*/README.md')]
+         if p.suffix in ('.md', '.ipynb') and '.ipynb_checkpoints' not in p.parts]
+here = re.compile(r'https://(?:github\.com/{0}/blob/main|colab\.research\.google\.com/github/{0}/blob/main|raw\.githubusercontent\.com/{0}/main)/'.format('colorgan/colorgan'))
+
+
+def prose(page):
+    "The Markdown of a page, without code; and what an address may name in it: headings, and the cells of a notebook"
+    text, names = page.read_text(encoding='utf-8'), set()
+    if page.suffix == '.ipynb':
+        cells = json.loads(text)['cells']
+        text, names = '\n\n'.join(''.join(c['source']) for c in cells if c['cell_type'] == 'markdown'), {f"scrollTo={c['id']}" for c in cells}
+    text = re.sub(r'`[^`\n]*`', lambda m: m[0].replace('](', '] ('), re.sub(r'^```.*?^```', '', text, flags=re.S | re.M))
+    return text, names | {re.sub(r'\W', '', h.lower()) for h in re.findall(r'^#+ +(.+)$', text, re.M)}
+
+
+def leads_nowhere(page, link):
+    "Whether a link of `page` to something in this project does not find it."
+    path, _, name = here.sub('', link).partition('#')
+    target = (root if here.match(link) else page.parent)/path if path else page
+    if not target.exists(): return True
+    return bool(name) and target.suffix in ('.md', '.ipynb') and not {name, re.sub(r'\W', '', name.lower())} & prose(target)[1]
+
+
+@pytest.mark.parametrize('page', pages, ids=lambda p: p.relative_to(root).as_posix())
+def test_links_and_pictures(page):
+    text, _ = prose(page)
+    links = re.findall(r'(?:\]\(|src=")([^)"\s]+)', text)
+    ours = [x for x in links if here.match(x) or not re.match('https?:|mailto:|data:', x)]
+    assert [x for x in ours if leads_nowhere(page, x)] == [], 'these lead nowhere'
+    pictures = re.findall(r'!\[([^\]]*)\]\(([^)\s]+)', text) + [(m[0], m[1]) for m in re.findall(r'<img(?=[^>]*?alt="([^"]*)")?[^>]*src="([^"]*)"', text)]
+    assert [x for alt, x in pictures if len(alt.split()) < 2] == [], 'these pictures need words that say what they show'
+
+
+@pytest.mark.parametrize('walk', sorted(root.glob('nbs/course/*.ipynb')), ids=lambda p: p.stem)
+def test_solutions_are_right(walk):
+    "Each exercise of a walk-through asks, and is solved in the teacher's notebook of the same name."
+    from colorgan.course import judges
+    said = {}
+    for book in walk, root/'teacher'/'solutions'/walk.name:
+        outputs = [o for c in json.loads(book.read_text(encoding='utf-8'))['cells'] for o in c.get('outputs', [])]
+        said[book] = re.findall(r'^Exercise (\d+): (right|not yet)', '\n'.join(''.join(o.get('text', '')) for o in outputs), re.M)
+    numbers = [str(n) for n in sorted(judges[int(walk.stem[0])])]
+    assert list(said.values()) == [[(n, word) for n in numbers] for word in ('not yet', 'right')]
+
+
+def test_sidebar_has_the_course():
+    sidebar = sh(sys.executable, '-c', 'from nbdev import quarto; quarto.nbdev_sidebar.__wrapped__(printit=True)')
+    assert [p.name for p in root.glob('nbs/course/*.ipynb') if f'course/{p.name}' not in sidebar] == []
 
 
 def mixes_imports(source):
