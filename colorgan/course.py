@@ -415,6 +415,75 @@ def _(answer):
     if len(answer) < 2: return 'that is a good beginning; find a second one'
     if new.critic_lr > 10 * new.gen_lr: return 'the critic still takes steps that are more than ten times as long as those of the generator'
 
+# %% ../nbs/16_course.ipynb #a56ee114
+def _squares(side=128):
+    "The middle of each bundled photo, RGB in [0, 1], `(n, 3, side, side)`"
+    import torch
+    from PIL import Image, ImageOps
+    from colorgan.photos import bundled_photos, open_photo
+    ims = [ImageOps.fit(open_photo(p), (side, side), Image.LANCZOS) for p in bundled_photos()]
+    return torch.from_numpy(np.stack([np.asarray(im) for im in ims])).permute(0, 3, 1, 2) / 255
+
+def _safest(points, steps=60): # `(n, 2)`
+    "The point with the smallest mean distance from `points`"
+    m = points.mean(0)
+    for _ in range(steps):
+        w = 1 / (points - m).norm(dim=1, keepdim=True).clamp(min=1e-3)
+        m = (points * w).sum(0) / w.sum()
+    return m
+
+@exercise(4, 1, 'So beating grey proves little: a touch of brown on everything beats it, too.')
+def _(answer):
+    "a pair (a, b): the colour which, painted over the photos in bundled, has the smallest mean ab distance"
+    import torch
+    from colorgan.color import rgb_to_lab
+    if not hasattr(answer, '__len__') or len(answer) != 2: return 'two numbers are asked for, a and b, as in (0, 0)'
+    at = torch.tensor([number(x) for x in answer])
+    points = rgb_to_lab(_squares())[:, 1:].transpose(0, 1).flatten(1).T
+    yours, grey, best = ((points - m).norm(dim=1).mean().item() for m in (at, at * 0, _safest(points)))
+    if yours <= 1.01 * best: return None
+    if yours == grey: return f'that is grey, with {grey:.2f}: there are safer colours'
+    if (at - points.mean(0)).norm() < .5: return f'that is about the mean of all colours, with {yours:.2f}; the mean is best for squared distances, and these are not squared'
+    return f"its mean distance is {yours:.2f}, {'worse' if yours > grey else 'better'} than grey's {grey:.2f}, and not yet the best"
+
+# %% ../nbs/16_course.ipynb #061c8c56
+@exercise(4, 2, 'A figure that cannot tell this from a good colorizer should never stand alone.')
+def _(answer):
+    "a function of photos (n, 3, h, w) that keeps their colourfulness within a tenth, with colours that are further off than grey"
+    from colorgan.color import check_rgb, rgb_to_lab
+    from colorgan.metrics import ab_distance, colourfulness
+    truth = _squares()
+    out = check_rgb(tried(answer, truth.clone(), like=truth))
+    ab, true_ab = rgb_to_lab(out)[:, 1:], rgb_to_lab(truth)[:, 1:]
+    off, grey = ab_distance(ab, true_ab).mean().item(), ab_distance(0 * true_ab, true_ab).mean().item()
+    cf, true_cf = colourfulness(out).mean().item(), colourfulness(truth).mean().item()
+    if abs(cf - true_cf) > .1 * true_cf: return f"its colourfulness is {cf:.0f}, that of the truth {true_cf:.0f}"
+    if off <= grey: return f'the colours are too good: {off:.1f} off, and grey is {grey:.1f}'
+
+# %% ../nbs/16_course.ipynb #5524abb7
+@exercise(4, 3, 'The rule of thumb: 1 over the square of the half width.')
+def _(answer):
+    "so many answers that the interval of a rate of one half is at most 10 points wide"
+    n = number(answer)
+    if n < 1: return 'at least one answer is needed'
+    right = next(n for n in range(2, 2000) if np.diff(wilson(n / 2, n))[0] <= .1)
+    low, high = wilson(n / 2, n)
+    if n < .98 * right: return f'with that many the interval is still {100 * (high - low):.1f} points wide'
+    if n > 1.02 * right: return f'that is enough, and more than enough: the interval is {100 * (high - low):.1f} points wide'
+
+# %% ../nbs/16_course.ipynb #9d6a8942
+@exercise(4, 4, 'And if you had compared five models with each other, one pair in twenty would be beyond 1.96 by chance alone.')
+def _(answer):
+    "how many standard deviations apart two rates are, 27 of 60 and 18 of 60"
+    z, p, q, n = number(answer), 27 / 60, 18 / 60, 60
+    apart, mean = p - q, (p + q) / 2
+    right = [apart / ((p * (1 - p) + q * (1 - q)) / n) ** .5, apart / (2 * mean * (1 - mean) / n) ** .5]
+    if any(abs(abs(z) - r) < .02 for r in right): return None
+    if abs(abs(z) - apart) < .02: return 'that is the difference itself: how large is it beside how much it scatters?'
+    if any(abs(abs(z) - apart / (r * (1 - r) / n) ** .5) < .02 for r in (p, q)): return 'both rates scatter, and you have counted one of them'
+    if any(abs(abs(z) - r / n ** .5) < .02 for r in right): return 'the variance of a share of 60 answers is smaller than that of one answer'
+    return f"that is too {'much' if abs(z) > max(right) else 'little'}"
+
 # %% ../nbs/16_course.ipynb #68484d40
 @exercise(5, 1, 'At full precision the file would be twice as large, and no photo would look better: ask `colorgan evaluate`.')
 def _(answer):
