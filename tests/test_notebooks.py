@@ -1,4 +1,6 @@
-"""Every notebook runs, each in a Python of its own: by nbdev-test, or where nbdev is not (Colab) in a kernel of Jupyter."""
+"""Every notebook runs, each in a Python of its own: by nbdev-test, or where nbdev is not (Colab) in a kernel of Jupyter.
+
+The course runs in smoke mode, also where there is a GPU."""
 import importlib.util
 import runpy
 import subprocess
@@ -22,7 +24,9 @@ def run(notebook, flags=''):
 
 
 @pytest.mark.parametrize('notebook', notebooks, ids=lambda p: p.stem)
-def test_notebook(notebook): run(notebook)
+def test_notebook(notebook, monkeypatch):
+    if notebook.parent.name == 'course': monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+    run(notebook)
 
 
 @pytest.mark.slow

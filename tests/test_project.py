@@ -101,7 +101,7 @@ def test_notebooks_can_become_pages(clone):
 
 pages = [p for p in [*root.glob('*.md'), *root.glob('teacher/**/*'), *root.glob('nbs/**/*.ipynb'), *root.glob('colorgan/weights/*/README.md')]
          if p.suffix in ('.md', '.ipynb') and '.ipynb_checkpoints' not in p.parts]
-here = re.compile(r'https://(?:github\.com/{0}/blob/main|colab\.research\.google\.com/github/{0}/blob/main|raw\.githubusercontent\.com/{0}/main)/'.format('colorgan/colorgan'))
+here = re.compile(r'https://(?:(?:colab\.research\.google\.com/)?github(?:\.com)?/colorgan/colorgan/blob/main|raw\.githubusercontent\.com/colorgan/colorgan/main)/')
 
 
 def prose(page):
