@@ -13,6 +13,9 @@ root = Path(__file__).resolve().parent.parent
 notebooks = [p for p in sorted(root.glob('nbs/**/*.ipynb')) if '.ipynb_checkpoints' not in p.parts]
 
 
+def name(notebook): return notebook.relative_to(root/'nbs').with_suffix('').as_posix()
+
+
 def flagged(flag): return [p for p in notebooks if f'#| {flag}' in p.read_text(encoding='utf-8')]
 
 
@@ -23,17 +26,17 @@ def run(notebook, flags=''):
     if done.returncode: pytest.fail((done.stdout + done.stderr)[-6000:], pytrace=False)
 
 
-@pytest.mark.parametrize('notebook', notebooks, ids=lambda p: p.stem)
+@pytest.mark.parametrize('notebook', notebooks, ids=name)
 def test_notebook(notebook, monkeypatch):
     if notebook.parent.name == 'course': monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
     run(notebook)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('notebook', flagged('slow'), ids=lambda p: p.stem)
+@pytest.mark.parametrize('notebook', flagged('slow'), ids=name)
 def test_slow_cells(notebook): run(notebook, 'slow')
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize('notebook', flagged('cuda'), ids=lambda p: p.stem)
+@pytest.mark.parametrize('notebook', flagged('cuda'), ids=name)
 def test_cuda_cells(notebook): run(notebook, 'cuda')
