@@ -16,7 +16,7 @@ from .album import colorize_files
 from .chroma import small_shape
 from .colorize import Colorizer, TorchNet
 from .lab import ColorganError
-from .photos import bundled_photos, cores, write_whole
+from .photos import bundled_photos, busy, cores, write_json
 from .recipes import find_weights
 
 # %% ../nbs/13_bench.ipynb #425a74d4
@@ -126,7 +126,7 @@ def bench_colorize(json_file=None, # where to write the figures
                    say=print, # told the figures
                   ) -> dict: # ratios, and seconds and megabytes of both ways
     "The plain way of colorizing photos against ours, on the same photos in one run"
-    load = round(os.getloadavg()[0] / cores(), 2) if hasattr(os, 'getloadavg') else None
+    load = busy()
     both = lambda files, n_plain: [lambda: timed('Plain', files, n_plain, weights, size), lambda: timed('Ours', files, 1, weights, size)]
     with tempfile.TemporaryDirectory() as tmp:
         for name in ('small', 'large', 'many'): (Path(tmp)/name).mkdir()
@@ -138,7 +138,7 @@ def bench_colorize(json_file=None, # where to write the figures
     ratios = dict(cold_start_s_ratio=cold[1] / cold[0], mp12_ratio=one[0][0] / one[1][0], folder_ratio=folder[0][0] / folder[1][0])
     for name, r in ratios.items(): say(f'{name}: {r:.2f}')
     facts = dict(weights=str(weights), size=size, large=large, many=many, n=n, cores=cores(), load=load) | {k: round(r, 2) for k, r in ratios.items()} | _rounded(figures)
-    if json_file is not None: write_whole(json_file, (json.dumps(facts, indent=1) + '\n').encode())
+    if json_file is not None: write_json(json_file, facts)
     return facts
 
 # %% ../nbs/13_bench.ipynb #8b257162

@@ -7,7 +7,7 @@ Docs: https://colorgan.github.io/colorgan/photos.html.md"""
 # %% auto #0
 __all__ = ['formats', 'suffixes', 'max_pixels', 'MAGIC', 'HEAD', 'names', 'to_srgb', 'to_rgb', 'ZipPhoto', 'photo_name',
            'open_photo', 'is_photo', 'is_cache', 'CacheFile', 'open_cache', 'CachePhoto', 'bundled_photos',
-           'photo_files', 'write_whole', 'cores', 'in_parallel']
+           'photo_files', 'write_whole', 'write_json', 'cores', 'busy', 'in_parallel']
 
 # %% ../nbs/00_photos.ipynb #4313b397
 import csv, json, os, signal, sys, threading, time, warnings, zipfile, zlib
@@ -276,10 +276,21 @@ def write_whole(path, # where to
         finally: part.unlink(missing_ok=True)
     except OSError as e: raise ColorganError(f'{photo_name(path)} cannot be written: {e.strerror or e}') from e
 
+# %% ../nbs/00_photos.ipynb #60c13eea
+def write_json(path, # where to
+               what): # plain data
+    "Write a JSON file whole or not at all"
+    write_whole(path, (json.dumps(what, indent=1) + '\n').encode())
+
 # %% ../nbs/00_photos.ipynb #939f0d49
 def cores() -> int:
     "How many cores this process may use"
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+
+# %% ../nbs/00_photos.ipynb #f7f04f04
+def busy() -> float: # processes that wanted a core, for each core, in the last minute; None where the system does not say
+    "How busy this machine is"
+    return round(os.getloadavg()[0] / cores(), 2) if hasattr(os, 'getloadavg') else None
 
 # %% ../nbs/00_photos.ipynb #d4e6aa8b
 def _live_with(parent):

@@ -8,7 +8,7 @@ Docs: https://colorgan.github.io/colorgan/steps.html.md"""
 __all__ = ['Watch', 'TutorialLoop', 'Reading', 'OurLoop', 'loops', 'peak_memory', 'ratios', 'bench_train']
 
 # %% ../nbs/10_steps.ipynb #cc36b472
-import json, os, tempfile, time
+import tempfile, time
 import torch
 from fastai.callback.core import Callback
 from fastai.vision.learner import create_body
@@ -23,7 +23,7 @@ from .callbacks import best_precision, fast_math, precision
 from .critic import patchgan
 from .data import default_device, get_dls
 from .gan import gan_learner
-from .photos import cores, photo_files, write_whole
+from .photos import busy, cores, photo_files, write_json
 from .pretrain import pretrain_learner
 from .recipes import replace
 from .speed import TutorialData, cut_photos, threads
@@ -128,7 +128,7 @@ class Reading(Callback):
 class OurLoop:
     "The learner of a recipe's stage, and a pass over the photos of a cache"
     def __init__(self, cache, recipe, stage, device, amp=None):
-        self.device, self.cbs = device, []
+        self.device = device
         valid = photo_files(cache)[:2]
         dls = get_dls(cache, recipe.size, recipe.bs, recipe.space, valid=valid, device=device, screen=False)
         self.learn = (gan_learner if stage == 'gan' else pretrain_learner)(dls, recipe)
@@ -180,7 +180,7 @@ def bench_train(json_file=None, # where to write the figures
                 say=print, # told the figures
                ) -> dict: # photos per second of each loop, ratios, and what each part of a step costs
     "The tutorial's training loop and ours side by side"
-    device, load = default_device(device), round(os.getloadavg()[0] / cores(), 2) if hasattr(os, 'getloadavg') else None
+    device, load = default_device(device), busy()
     size, best, parts = size or (64 if device.type == 'cpu' else 256), {}, {}
     n_threads = n_threads or cores()
     with tempfile.TemporaryDirectory() as tmp, threads(n_threads):
@@ -197,5 +197,5 @@ def bench_train(json_file=None, # where to write the figures
     facts = dict(device=device.type, size=size, bs=bs, cores=cores(), threads=n_threads, load=load, torch=torch.__version__) | ratios(best, device)
     if device.type == 'cuda': facts |= dict(gpu=torch.cuda.get_device_name(device), gpu_peak_memory_ratio=round(memory['same_net_gan'] / memory['tutorial_gan'], 2))
     facts |= dict(precision=precisions, photos_per_s=best, ms_per_step=parts)
-    if json_file is not None: write_whole(json_file, (json.dumps(facts, indent=1) + '\n').encode())
+    if json_file is not None: write_json(json_file, facts)
     return facts
