@@ -6,17 +6,18 @@ Docs: https://colorgan.github.io/colorgan/race.html.md"""
 
 # %% auto #0
 __all__ = ['figures', 'published', 'budget', 'seen', 'mean_losses', 'enter', 'parameters', 'chosen', 'rules', 'compare_recipes',
-           'table', 'said', 'as_markdown', 'write_tables', 'draw', 'beside_published']
+           'table', 'said', 'ruled', 'as_markdown', 'write_tables', 'draw', 'beside_published']
 
 # %% ../nbs/12_race.ipynb #706afa56
 import csv, io, json, math
 import torch, torch.nn.functional as F
 from pathlib import Path
-from .compare import evaluate, in_batches, paint_batch, photo_at
 from .colorize import Colorizer
+from .compare import _tensor, evaluate, in_batches, paint_batch, photo_at
 from .data import split_photos
+from .files import save_photo
 from .lab import ColorganError
-from .photos import photo_files, write_whole
+from .photos import photo_files, write_json, write_whole
 from .recipes import find_weights, get_recipe, load_model, make_folder, recipes, replace
 from .run import train
 from .visualize import show_sheet
@@ -51,7 +52,7 @@ def mean_losses(weights, # as `load_model` takes them
     "Mean losses of the painted channels, in network range"
     gen, sums, n = load_model(weights), dict(mse=0., huber=0.), 0
     for batch in in_batches(refs, size, squeeze=True):
-        rgb = torch.stack([torch.frombuffer(bytearray(im.tobytes()), dtype=torch.uint8).view(size, size, 3) for _, im in batch]).permute(0, 3, 1, 2) / 255
+        rgb = _tensor([im for _, im in batch], 'cpu')
         x, y = gen.space.encode(rgb)
         p, t = (gen.space.painted(i).as_subclass(torch.Tensor) for i in (gen(x), y))
         for k, f in dict(mse=F.mse_loss, huber=F.huber_loss).items(): sums[k] += float(f(p, t)) * len(batch)
@@ -75,7 +76,7 @@ def enter(recipe, # a `Recipe`
         result = evaluate(out, held, size, judges=judges) | seen(out) | mean_losses(out, held, size)
         result['parameters'] = parameters(out)
     except ColorganError as e: result = dict(failed=' '.join(str(e).split()))
-    write_whole(there, json.dumps(dict(recipe=recipe.name, **result), indent=1).encode())
+    write_json(there, dict(recipe=recipe.name, **result))
     return json.loads(there.read_text(encoding='utf-8'))
 
 def parameters(weights) -> int:
@@ -92,7 +93,7 @@ def chosen(names) -> list: # of `Recipe`
 def rules(out, **asked):
     "Write down what was asked for, or raise `ColorganError` if something else was asked for before"
     path = make_folder(out)/'race.json'
-    if not path.exists(): return write_whole(path, json.dumps(asked, indent=1).encode())
+    if not path.exists(): return write_json(path, asked)
     old = json.loads(path.read_text(encoding='utf-8'))
     for k, v in asked.items():
         if old.get(k) != v: raise ColorganError(f'the comparison in {out} was begun with {k} {old.get(k)!r}, not {v!r}: give the same command as then, or another folder')
@@ -125,11 +126,12 @@ def compare_recipes(data, # photos, as `get_dls` takes them
     return results
 
 # %% ../nbs/12_race.ipynb #78f6167f
-figures = dict(recipe='recipe', parameters='parameters', photos='photos seen', seconds='seconds', ab='ab distance', psnr='PSNR', ssim='SSIM', de2000='CIEDE2000',
+figures = dict(recipe='recipe', parameters='parameters', photos='photos seen', seconds='seconds', ab='ab distance', interval='95 % of it', psnr='PSNR', ssim='SSIM', de2000='CIEDE2000',
                cf='colourfulness', warm='warm bias', frechet='Fréchet')
 
 def table(results) -> list: # lists of values, the first of them the names of the columns
     "What came of the recipes as rows, those of grey and truth below"
+    results = [r | ({'interval': '{:.1f} to {:.1f}'.format(*r['ci']['ab'])} if 'ci' in r else {}) for r in results]
     there = [k for k in figures if k in ('recipe', 'photos') or any(k in r for r in results)]
     rows = [[r.get(k, r.get('failed', '') if k == 'photos' else '') for k in there] for r in results]
     best = next((r for r in results if 'ab' in r), {})
@@ -140,10 +142,14 @@ def said(v):
     "A value for people"
     return f'{v / 1e6:.1f} M' if isinstance(v, int) and v >= 1e6 else f'{v:,}' if isinstance(v, int) else f'{v:.2f}' if isinstance(v, float) else str(v)
 
+def ruled(lines) -> str: # lists of texts, the first of them the names of the columns
+    "A Markdown table whose first column is text and whose others are numbers"
+    head, *rows = lines
+    return '\n'.join(f"| {' | '.join(line)} |" for line in [head, ['---'] + ['---:'] * (len(head) - 1), *rows]) + '\n'
+
 def as_markdown(rows) -> str:
     "The rows of `table` as Markdown"
-    lines = [[figures[k] for k in rows[0]], ['---'] + ['---:'] * (len(rows[0]) - 1), *([said(v) for v in r] for r in rows[1:])]
-    return '\n'.join(f"| {' | '.join(line)} |" for line in lines) + '\n'
+    return ruled([[figures[k] for k in rows[0]], *([said(v) for v in r] for r in rows[1:])])
 
 def write_tables(results, out):
     "`table.csv` and `table.md` in the folder `out`"
@@ -159,8 +165,7 @@ def draw(results, out, refs, # as above; the photos to show
     truths = [photo_at(r, size) for r in refs]
     there = [r['recipe'] for r in results if 'failed' not in r]
     columns = [[t.convert('L') for t in truths], *(paint_batch(Colorizer(Path(out)/name), truths) for name in there), truths]
-    show_sheet(list(zip(*columns)), ['grey', *there, 'truth'], height=max(size, 96)).save(buffer := io.BytesIO(), 'png')
-    write_whole(Path(out)/'sheet.png', buffer.getvalue())
+    save_photo(show_sheet(list(zip(*columns)), ['grey', *there, 'truth'], height=max(size, 96)), Path(out)/'sheet.png')
 
 # %% ../nbs/12_race.ipynb #f7ae079b
 published = {'basic': dict(mse=.0566, huber=.0268), 'labnet': dict(mse=.0093, huber=.0045), 'preres': dict(mse=.0034, huber=.0027), 'preincep': dict(huber=.0012)}
@@ -170,5 +175,4 @@ def beside_published(results) -> str: # what came of recipes, as `compare_recipe
     ours = {r['recipe']: r for r in results}
     cell = lambda d, k: f'{d[k]:.4f}' if k in d else ''
     rows = [[name, *(cell(d, k) for k in ('mse', 'huber') for d in (published[name], ours.get(name, {})))] for name in published]
-    lines = [['recipe', 'squared, theirs', 'ours', 'Huber, theirs', 'ours'], ['---'] + ['---:'] * 4, *rows]
-    return '\n'.join(f"| {' | '.join(line)} |" for line in lines) + '\n'
+    return ruled([['recipe', 'squared, theirs', 'ours', 'Huber, theirs', 'ours'], *rows])
