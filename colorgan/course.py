@@ -69,7 +69,7 @@ def judged(walk, n, # which exercise
     except (Exception, SystemExit) as e:
         return f'your function raised {_reason(e)}' if callable(answer) else f'an answer of the type {type(answer).__name__} cannot be judged here ({_reason(e)})'
 
-# %% ../nbs/16_course.ipynb #aa85adf1
+# %% ../nbs/16_course.ipynb #76b01903
 def _sentence(words):
     words = words[:1].upper() + words[1:]
     return words if words.endswith(('.', '?', '!')) else words + '.'
@@ -91,6 +91,7 @@ class Checks:
         return not off
     def __repr__(self): return f'walk-through {self.walk}: {len(self.right)} of {len(judges[self.walk])} exercises are right'
 
+# %% ../nbs/16_course.ipynb #c1446bd1
 def exercises(walk, # number of the walk-through, 1 to 6
              ) -> Checks:
     "The checks of a walk-through; raises `ColorganError` if there is none of this number"
@@ -150,7 +151,7 @@ def read_answers(path) -> list: # dicts
     except (OSError, ValueError, AttributeError): pass
     raise ColorganError(f'{path} holds no answers: give a file that was made with save')
 
-# %% ../nbs/16_course.ipynb #21049811
+# %% ../nbs/16_course.ipynb #50c608f1
 class Pairs:
     "Pairs of a true and a painted photo, shuffled; `answers` is what was said so far"
     def __init__(self,
@@ -171,11 +172,14 @@ class Pairs:
         "The `i`-th pair, as it is shown"
         pair = self.truths[self.order[i]], self.painted[self.order[i]]
         return list(pair if self.left[i] else pair[::-1])
-    def sheet(self, i=None):
-        "The `i`-th pair as a picture, or all of them, numbered from 1"
-        from colorgan.visualize import show_sheet
-        if i is not None: return show_sheet([self.row(i)], height=self.height)
-        return show_sheet([self.row(i) for i in range(len(self))], ['left', 'right'], [f'pair {i + 1}' for i in range(len(self))], height=self.height)
+
+# %% ../nbs/16_course.ipynb #40bcca98
+@patch
+def sheet(self: Pairs, i=None):
+    "The `i`-th pair as a picture, or all of them, numbered from 1"
+    from colorgan.visualize import show_sheet
+    if i is not None: return show_sheet([self.row(i)], height=self.height)
+    return show_sheet([self.row(i) for i in range(len(self))], ['left', 'right'], [f'pair {i + 1}' for i in range(len(self))], height=self.height)
 
 # %% ../nbs/16_course.ipynb #53ff00ab
 @patch
@@ -201,7 +205,7 @@ def load(self: Pairs, path):
         raise ColorganError(f'{path} holds the answers to another quiz: give the same photos and the same seed')
     self.answers = answers
 
-# %% ../nbs/16_course.ipynb #d224bc1c
+# %% ../nbs/16_course.ipynb #0e2dd994
 class Quiz(Pairs):
     "`Pairs` with buttons; shows itself in a notebook"
     def __init__(self, *args, **kwargs): # as for `Pairs`
@@ -218,18 +222,25 @@ class Quiz(Pairs):
     def load(self, path):
         super().load(path)
         self.show()
-    def show(self):
-        "The next pair, or the result"
-        for b in self.buttons: b.disabled = self.done
-        self.picture.value = '' if self.done else f'<img alt="Two photos, one left, one right" style="max-width:100%" src="{self._jpeg(True)}">'
-        self.status.value = verdict(self.rate()) if self.done else f'<b>Which one is real?</b> Pair {len(self.answers) + 1} of {len(self)}'
-    def _jpeg(self, url=False):
-        f = io.BytesIO()
-        self.sheet(min(len(self.answers), len(self) - 1)).save(f, 'JPEG', quality=92)
-        return 'data:image/jpeg;base64,' + base64.b64encode(f.getvalue()).decode() if url else f.getvalue()
-    def _repr_mimebundle_(self, **kwargs):
-        view = dict(version_major=2, version_minor=0, model_id=self.root.model_id)
-        return {'application/vnd.jupyter.widget-view+json': view, 'text/plain': 'The quiz needs a notebook that shows widgets.', 'image/jpeg': self._jpeg()}
+
+# %% ../nbs/16_course.ipynb #7df8337e
+@patch
+def show(self: Quiz):
+    "The next pair, or the result"
+    for b in self.buttons: b.disabled = self.done
+    self.picture.value = '' if self.done else f'<img alt="Two photos, one left, one right" style="max-width:100%" src="{self._jpeg(True)}">'
+    self.status.value = verdict(self.rate()) if self.done else f'<b>Which one is real?</b> Pair {len(self.answers) + 1} of {len(self)}'
+
+@patch
+def _jpeg(self: Quiz, url=False):
+    f = io.BytesIO()
+    self.sheet(min(len(self.answers), len(self) - 1)).save(f, 'JPEG', quality=92)
+    return 'data:image/jpeg;base64,' + base64.b64encode(f.getvalue()).decode() if url else f.getvalue()
+
+@patch
+def _repr_mimebundle_(self: Quiz, **kwargs):
+    view = dict(version_major=2, version_minor=0, model_id=self.root.model_id)
+    return {'application/vnd.jupyter.widget-view+json': view, 'text/plain': 'The quiz needs a notebook that shows widgets.', 'image/jpeg': self._jpeg()}
 
 # %% ../nbs/16_course.ipynb #7d35d979
 @exercise(1, 1, 'On a grey photo the two are one: no network can tell them apart by their lightness, only by what surrounds them.')
