@@ -11,6 +11,7 @@ __all__ = ['spaces', 'rgb_to_lab', 'lab_to_rgb', 'check_rgb', 'TensorL', 'Tensor
 # %% ../nbs/00_color.ipynb #8ff66c30
 import torch
 from fastai.torch_core import TensorBase, TensorImageBase, show_image
+from fastcore.basics import patch
 from .lab import (AB_HALF, L_HALF, L_MID, RGB_FROM_XYZ, WHITE, XYZ_FROM_RGB, ColorganError)
 
 # %% ../nbs/00_color.ipynb #2d07ae78
@@ -122,15 +123,24 @@ class LabSpace:
     def chroma(self, out):
         "a and b in real units of `out`, a plain tensor that a network painted"
         return out * AB_HALF
-    def join(self, x, out):
-        "The prediction: `out`, which the network painted, together with the `x` that it saw"
-        y = torch.cat([x.as_subclass(torch.Tensor), out.as_subclass(torch.Tensor)], -3)
-        return y if type(x) is torch.Tensor else y.as_subclass(TensorLab)
-    def painted(self, t): return t[..., 1:, :, :]
-    def ab(self, t): return t.as_subclass(TensorLab).ab()
-    def decode(self, x, pred):
-        "RGB in [0, 1] of a prediction, with the lightness of `x`"
-        return self.join(x.as_subclass(TensorL), self.painted(pred)).rgb()
+
+# %% ../nbs/00_color.ipynb #37d137da
+@patch
+def join(self:LabSpace, x, out):
+    "The prediction: `out`, which the network painted, together with the `x` that it saw"
+    y = torch.cat([x.as_subclass(torch.Tensor), out.as_subclass(torch.Tensor)], -3)
+    return y if type(x) is torch.Tensor else y.as_subclass(TensorLab)
+
+@patch
+def painted(self:LabSpace, t): return t[..., 1:, :, :]
+
+@patch
+def ab(self:LabSpace, t): return t.as_subclass(TensorLab).ab()
+
+@patch
+def decode(self:LabSpace, x, pred):
+    "RGB in [0, 1] of a prediction, with the lightness of `x`"
+    return self.join(x.as_subclass(TensorL), self.painted(pred)).rgb()
 
 # %% ../nbs/00_color.ipynb #024e2bef
 class RGBSpace:
