@@ -104,8 +104,8 @@ def sheet(refs, # photos
     return out
 
 # %% ../nbs/00_screen.ipynb #b6c9e526
-class Screening:
-    "What was found out about photos: `refs`, their `rows` of measures, and `why` each is left out, or ''"
+class _Judged:
+    "Photos, what was measured of each, and why it is left out"
     def __init__(self, data, # photos, as `photo_files` takes them
                  valid=None, # photos that are held out: their twins are left out
                  progress=False, **thresholds): # of `reasons`
@@ -121,6 +121,10 @@ class Screening:
         "How many photos there are, how many are kept, and how many are left out for which reason"
         left_out = zip(*np.unique(self.why[self.why != ''], return_counts=True))
         return {'photos': len(self.refs), 'kept': len(self.kept), 'left_out': {str(k): int(n) for k, n in left_out}}
+
+# %% ../nbs/00_screen.ipynb #3ea7155a
+class Screening(_Judged):
+    "What was found out about photos: `refs`, their `rows` of measures, and `why` each is left out, or ''"
     def __str__(self):
         c, (w, h) = self.counts(), (self.rows[k][self.rows['full_w'] > 0] for k in ('full_w', 'full_h'))
         left = ', '.join(f'{n:,} {why}' for why, n in c['left_out'].items())
