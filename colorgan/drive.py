@@ -36,13 +36,9 @@ def stamp(path): # None if there is no such file
     return s.st_size, s.st_mtime_ns
 
 # %% ../nbs/10_drive.ipynb #9913b256
-class Mirror(threading.Thread):
-    "Keeps a folder that lasts like one on the local disk"
-    def __init__(self, near, # the folder that is written to
-                 far, # the one that lasts
-                 seconds=30.): # between two looks
-        super().__init__(daemon=True)
-        self.near, self.far, self.seconds, self.copied, self.away, self.closing = Path(near), Path(far), seconds, {}, False, threading.Event()
+class _Copies:
+    "Two folders, and what has been copied from the near one to the far one"
+    def __init__(self, near, far): self.near, self.far, self.copied = Path(near), Path(far), {}
     def files(self):
         "What should be there: name and size and time, checkpoints first, then the model, then the rest"
         fs = [f for f in self.near.rglob('*') if f.is_file() and f.suffix != '.part' and not f.name.startswith('.')]
@@ -61,6 +57,15 @@ class Mirror(threading.Thread):
             self.copied[name] = stamp
         for f in (self.far/'checkpoints').glob('*.pt'):
             if not (self.near/'checkpoints'/f.name).exists(): f.unlink(missing_ok=True)
+
+# %% ../nbs/10_drive.ipynb #8bd49abf
+class Mirror(_Copies, threading.Thread):
+    "Keeps a folder that lasts like one on the local disk"
+    def __init__(self, near, # the folder that is written to
+                 far, # the one that lasts
+                 seconds=30.): # between two looks
+        threading.Thread.__init__(self, daemon=True); _Copies.__init__(self, near, far)
+        self.seconds, self.away, self.closing = seconds, False, threading.Event()
     def look(self):
         "`sync`, and a sentence when the far folder has gone away or is back; whether it is there"
         try: self.sync()
