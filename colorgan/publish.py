@@ -31,7 +31,7 @@ def figure_table(figures: dict, # name of a set of photos: what `evaluate` retur
     return '\n'.join('| ' + ' | '.join(r) + ' |' for r in rows)
 
 # %% ../nbs/12_publish.ipynb #26a13343
-CARD = '''---
+_ABOUT = '''---
 license: apache-2.0
 library_name: colorgan
 tags: [image-colorization, gan, fastai, pytorch]
@@ -53,7 +53,10 @@ Recipe `{recipe}`: {source}. Trained on {data}.
 ```sh
 {command}
 ```
+'''
 
+# %% ../nbs/12_publish.ipynb #26d05ae3
+CARD = _ABOUT + '''
 ## Figures
 
 On photos that were never trained on, each judged at its own size; grey's or the truth's figure in brackets (`colorgan evaluate PHOTOS --weights {name} --json FILE`):
