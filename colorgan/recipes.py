@@ -69,7 +69,7 @@ class Recipe:
     critic_warmup: int = 0 # batches at the start of the second stage that are the critic's alone
 
 # %% ../nbs/07_recipes.ipynb #ee0904eb
-_all_recipes = (
+_with_critic = (
     Recipe('resnet18-two-stage', 'the tutorial that everybody follows: ImageNet ResNet18 U-Net, L1 first, then PatchGAN + 100 L1', items=10_000),
     Recipe('pix2pix', 'Isola et al. 2017 (arXiv:1611.07004): U-Net with dropout as its only noise, PatchGAN, no pretraining',
            gen='pix2pix_unet', pretrain_epochs=0, gan_epochs=40, items=10_000),
@@ -85,18 +85,23 @@ _all_recipes = (
            gen='vgg16_latent', critic='whole_critic', size=128, pretrain_epochs=0, gan_epochs=40),
     Recipe('sagan-unet', 'a student project: VGG19 U-Net with spectral norm and self-attention (arXiv:1805.08318), hinge loss, RGB',
            space='rgb', gen='sagan_unet', critic='whole_critic', critic_kw={'spectral': True, 'attention': True}, adv_loss='hinge', label_smoothing=.1, bs=9,
-           gen_lr=1e-4, critic_lr=4e-4, drop_at=2/3, n_critic_late=2, pretrain_epochs=0, gan_epochs=270),
+           gen_lr=1e-4, critic_lr=4e-4, drop_at=2/3, n_critic_late=2, pretrain_epochs=0, gan_epochs=270))
+
+# %% ../nbs/07_recipes.ipynb #0a55c52c
+_without_critic = (
     Recipe('basic', 'a student project: the beginning of ResNet18 and a plain decoder, to RGB',
            space='rgb', gen='shallow_net', pixel_loss='mse', bs=64, pretrain_epochs=30, pretrain_lr=.01, gan_epochs=0),
     Recipe('labnet', 'the same project: the same to a and b', gen='shallow_net', pixel_loss='mse', bs=64, pretrain_epochs=30, pretrain_lr=.01, gan_epochs=0),
     Recipe('preincep', "the same project: an encoder told InceptionV3's scores (arXiv:1712.03400)",
            gen='fusion_net', size=224, pixel_loss='huber', bs=32, pretrain_epochs=30, pretrain_lr=.001, gan_epochs=0),
     Recipe('preres', "the same project: an encoder told Inception-ResNet-v2's scores (arXiv:1712.03400)",
-           gen='fusion_net', gen_kw={'classifier': 'inception_resnet_v2'}, size=224, pixel_loss='mse', bs=32, pretrain_epochs=30, pretrain_lr=.001, gan_epochs=0),
-    Recipe('light', 'ours: EfficientNet-Lite0 encoder, chroma painted at a quarter of the resolution and judged there',
-           gen='light_net', gen_kw={'chroma': 4}, critic_kw={'n_down': 2}, critic_at=4, size=128, bs=64, opt='adamw', wd=.01, schedule='cosine', warmup=.02,
-           encoder_lr_mult=1/3, ema=.997, pretrain_epochs=40, pretrain_lr=2e-3, gan_epochs=10))
-recipes = {r.name: r for r in _all_recipes}
+           gen='fusion_net', gen_kw={'classifier': 'inception_resnet_v2'}, size=224, pixel_loss='mse', bs=32, pretrain_epochs=30, pretrain_lr=.001, gan_epochs=0))
+
+# %% ../nbs/07_recipes.ipynb #110b534d
+_light = Recipe('light', 'ours: EfficientNet-Lite0 encoder, chroma painted at a quarter of the resolution and judged there',
+                gen='light_net', gen_kw={'chroma': 4}, critic_kw={'n_down': 2}, critic_at=4, size=128, bs=64, opt='adamw', wd=.01, schedule='cosine', warmup=.02,
+                encoder_lr_mult=1/3, ema=.997, pretrain_epochs=40, pretrain_lr=2e-3, gan_epochs=10)
+recipes = {r.name: r for r in (*_with_critic, *_without_critic, _light)}
 
 # %% ../nbs/07_recipes.ipynb #906ab8db
 def get_recipe(name, # the name of a recipe, or a `Recipe`
