@@ -14,6 +14,7 @@ import torch
 from contextlib import contextmanager
 from fastai.callback.core import Callback, CancelFitException, CancelTrainException
 from fastai.callback.fp16 import MixedPrecision
+from fastcore.basics import patch
 from io import BytesIO
 from safetensors.torch import save as safetensors
 from .lab import ColorganError
@@ -50,16 +51,23 @@ class Schedule(Callback):
     def before_batch(self):
         f = rate(self.share(), self.schedule, self.warmup, self.drop_at)
         self.opt.set_hyper('lr', [lr * f for lr in self.lrs])
-    def after_batch(self):
-        spent = time.perf_counter() - self.since
-        self.spent = most(spent) if self.minutes else spent
-        if self.minutes and self.spent >= self.minutes * 60:
-            self.over = True
-            raise CancelTrainException()
-    def after_cancel_train(self): self.recorder.cancel_train = False
     def after_epoch(self):
         if self.over: raise CancelFitException()
-    def after_fit(self): self.opt.set_hyper('lr', self.lrs)
+
+# %% ../nbs/10_callbacks.ipynb #6fe8358e
+@patch
+def after_batch(self:Schedule):
+    spent = time.perf_counter() - self.since
+    self.spent = most(spent) if self.minutes else spent
+    if self.minutes and self.spent >= self.minutes * 60:
+        self.over = True
+        raise CancelTrainException()
+
+@patch
+def after_cancel_train(self:Schedule): self.recorder.cancel_train = False
+
+@patch
+def after_fit(self:Schedule): self.opt.set_hyper('lr', self.lrs)
 
 # %% ../nbs/10_callbacks.ipynb #d7259dea
 class Interruptible(Callback):
@@ -119,24 +127,29 @@ class RunLog(Callback):
                      batch=self.iter + 1, batches=self.n_iter, share=round(share, 4), spent=round(spent, 1), left=round(spent * (1 / share - 1)) if share else None,
                      photos_per_s=round(self.train_iter * self.dls.train.bs / spent, 1) if spent else None, host=platform.node(), time=self.told)
         write_whole(self.path/'progress.json', json.dumps(facts).encode())
-    def after_validate(self):
-        error = float(self.recorder.log[self.recorder.metric_names.index('ab_error')])
-        if error < self.best: write_whole(make_folder(self.path/'checkpoints')/'best.safetensors', safetensors(plain_state(self.painter)))
-        self.best = min(error, self.best)
-        if time.time() - self.drawn < 5: return
-        self.drawn = time.time()
-        sheet = show_sheet([[p] for p in paint(self.painter, self.held_out)])
-        save_image(sheet, make_folder(self.path/'sheets')/f'{self.stage}-{self.epoch:03}.png')
-        for show in self.shows: show(sheet)
-    def after_epoch(self):
-        rec, opt = self.recorder, self.opt
-        line = dict(stage=self.stage, epoch=self.epoch, steps=self.train_iter, photos=self.train_iter * self.dls.train.bs, seconds=round(self.schedule.spent, 1),
-                    lr=opt.hypers[-1]['lr'], **{k: round(float(v), 5) for k, v in zip(rec.metric_names[1:-1], rec.log[1:]) if v is not None})
-        with open(self.path/'log.jsonl', 'a', encoding='utf-8') as f: f.write(json.dumps(line) + '\n')
-        if time.time() - self.curved > 20:
-            save_image(loss_curves(self.path), self.path/'curves.png')
-            self.curved = time.time()
-        self.tell()
+
+# %% ../nbs/10_callbacks.ipynb #eb0ec41c
+@patch
+def after_validate(self:RunLog):
+    error = float(self.recorder.log[self.recorder.metric_names.index('ab_error')])
+    if error < self.best: write_whole(make_folder(self.path/'checkpoints')/'best.safetensors', safetensors(plain_state(self.painter)))
+    self.best = min(error, self.best)
+    if time.time() - self.drawn < 5: return
+    self.drawn = time.time()
+    sheet = show_sheet([[p] for p in paint(self.painter, self.held_out)])
+    save_image(sheet, make_folder(self.path/'sheets')/f'{self.stage}-{self.epoch:03}.png')
+    for show in self.shows: show(sheet)
+
+@patch
+def after_epoch(self:RunLog):
+    rec, opt = self.recorder, self.opt
+    line = dict(stage=self.stage, epoch=self.epoch, steps=self.train_iter, photos=self.train_iter * self.dls.train.bs, seconds=round(self.schedule.spent, 1),
+                lr=opt.hypers[-1]['lr'], **{k: round(float(v), 5) for k, v in zip(rec.metric_names[1:-1], rec.log[1:]) if v is not None})
+    with open(self.path/'log.jsonl', 'a', encoding='utf-8') as f: f.write(json.dumps(line) + '\n')
+    if time.time() - self.curved > 20:
+        save_image(loss_curves(self.path), self.path/'curves.png')
+        self.curved = time.time()
+    self.tell()
 
 # %% ../nbs/10_callbacks.ipynb #d5d6b057
 def plain_state(gen) -> dict:
