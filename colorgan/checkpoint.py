@@ -13,6 +13,7 @@ import os, random, shutil, time, zipfile
 import numpy as np, torch
 from contextlib import contextmanager
 from fastai.callback.core import Callback
+from fastcore.basics import patch
 from io import BytesIO
 from pathlib import Path
 from .lab import ColorganError
@@ -78,17 +79,6 @@ class Checkpoints:
     def files(self):
         "The checkpoints, oldest first"
         return sorted(self.folder.glob('*.pt'))
-    def save(self, state, # tensors and plain data
-             number): # the larger, the newer
-        "Write one, and delete those that are too old; prints a sentence if there is no room"
-        torch.save(state, out := BytesIO())
-        self.drop(self.keep)
-        while self.room() < out.tell() and len(self.files()) > 1: self.drop(len(self.files()) - 1)
-        try:
-            if self.room() < out.tell(): raise ColorganError(f'{out.tell() >> 20} MB are needed and {self.room() >> 20} MB are free')
-            write_flushed(self.folder/f'{number:010}.pt', out.getbuffer())
-        except ColorganError as e: print(f'No checkpoint could be written ({e}); training goes on. Free some room on the disk.')
-        self.drop(self.keep)
     def room(self): return shutil.disk_usage(self.folder).free
     def drop(self, n):
         for f in self.files()[:-n or None]: f.unlink()
@@ -98,6 +88,21 @@ class Checkpoints:
             try: return read_checkpoint(f)
             except ColorganError as e: print(f'{e}; the checkpoint before it is taken.')
             f.unlink()
+
+# %% ../nbs/10_checkpoint.ipynb #a1acb2ba
+@patch
+def save(self:Checkpoints,
+         state, # tensors and plain data
+         number): # the larger, the newer
+    "Write one, and delete those that are too old; prints a sentence if there is no room"
+    torch.save(state, out := BytesIO())
+    self.drop(self.keep)
+    while self.room() < out.tell() and len(self.files()) > 1: self.drop(len(self.files()) - 1)
+    try:
+        if self.room() < out.tell(): raise ColorganError(f'{out.tell() >> 20} MB are needed and {self.room() >> 20} MB are free')
+        write_flushed(self.folder/f'{number:010}.pt', out.getbuffer())
+    except ColorganError as e: print(f'No checkpoint could be written ({e}); training goes on. Free some room on the disk.')
+    self.drop(self.keep)
 
 # %% ../nbs/10_checkpoint.ipynb #aa66390e
 def write_flushed(path, data):
@@ -144,30 +149,39 @@ class Keeper(Callback):
                  extra=None): # function that gives what else belongs into a checkpoint
         self.checkpoints, self.stage, self.minutes, self.state, self.extra, self.last = checkpoints, stage, minutes, state, extra or dict, time.time()
         self.first = (state['epoch'], state['batch']) if state else (0, 0)
-    def before_fit(self):
-        if self.state:
-            restore(self.learn, self.state['learner'])
-            self.learn.schedule.spent = self.state['spent']
-    def before_train(self):
-        self.begun = self.first[1] if self.epoch == self.first[0] else 0
-        self.dls.train.seek(self.stage * 10**6 + self.epoch, self.begun)
-        if self.state:
-            restore_place(self.learn, self.state['learner'], self.begun > 0)
-            if not self.begun: self.resumed()
-    def before_batch(self):
-        if self.state and self.training: self.resumed()
-    def resumed(self):
-        set_dice(self.state['learner']['dice'])
-        if hasattr(self.learn, 'several'): self.several.spread()
-        self.state = None
-    def after_batch(self):
-        batch = self.begun + self.iter + 1
-        if self.training and batch < self.n_iter and self.due(): self.write(self.epoch, batch)
-    def after_epoch(self):
-        if self.epoch + 1 < self.n_epoch and self.due(): self.write(self.epoch + 1, 0)
     def due(self): return not rank() and (self.interruptible.stopped or time.time() - self.last >= self.minutes * 60)
     def write(self, epoch, batch):
         "Write the state from which `batch` of `epoch` comes next"
         state = dict(stage=self.stage, epoch=epoch, batch=batch, spent=self.schedule.spent, learner=learner_state(self.learn), **self.extra())
         self.checkpoints.save(state, self.stage * 10**9 + self.train_iter)
         self.last = time.time()
+    def after_batch(self):
+        batch = self.begun + self.iter + 1
+        if self.training and batch < self.n_iter and self.due(): self.write(self.epoch, batch)
+    def after_epoch(self):
+        if self.epoch + 1 < self.n_epoch and self.due(): self.write(self.epoch + 1, 0)
+
+# %% ../nbs/10_checkpoint.ipynb #d7e87dc0
+@patch
+def before_fit(self:Keeper):
+    if self.state:
+        restore(self.learn, self.state['learner'])
+        self.learn.schedule.spent = self.state['spent']
+
+@patch
+def before_train(self:Keeper):
+    self.begun = self.first[1] if self.epoch == self.first[0] else 0
+    self.dls.train.seek(self.stage * 10**6 + self.epoch, self.begun)
+    if self.state:
+        restore_place(self.learn, self.state['learner'], self.begun > 0)
+        if not self.begun: self.resumed()
+
+@patch
+def before_batch(self:Keeper):
+    if self.state and self.training: self.resumed()
+
+@patch
+def resumed(self:Keeper):
+    set_dice(self.state['learner']['dice'])
+    if hasattr(self.learn, 'several'): self.several.spread()
+    self.state = None
