@@ -376,7 +376,7 @@ def _(answer):
     if out != 1: return f"with this threshold {'none' if out == 0 else out} of the bundled photos would be left out"
 
 # %% ../nbs/16_course.ipynb #aea5b8b5
-@exercise(3, 2, 'Validation, checkpoints and pictures come on top: count with a tenth more.')
+@exercise(3, 2, 'Validation, checkpoints and pictures come on top, and the second stage is slower than the first.')
 def _(answer):
     "a function of a recipe and of photos a second that returns the minutes that both stages train, with a fifth of the photos held out"
     from colorgan.recipes import replace
@@ -411,7 +411,7 @@ def _(answer):
 # %% ../nbs/16_course.ipynb #e8630942
 _held_back = dict(critic_lr=-1, critic_warmup=-1, n_critic=-1, n_critic_late=-1, label_smoothing=1, lam=1, gen_lr=1, pretrain_epochs=1)
 
-@exercise(3, 4, 'More photos would help as well: a critic that has learned all true photos by heart wins whatever the recipe says.')
+@exercise(3, 4, 'More photos would help as well: a critic that knows all true photos by heart needs no other skill.')
 def _(answer):
     "a dict of at least two fields and their new values that hold back the critic of `replace('light', critic_lr=.02, critic_warmup=100, n_critic=4)`"
     from colorgan.recipes import replace
