@@ -13,6 +13,7 @@ import math
 import torch, torch.nn.functional as F
 from fastai.callback.core import Callback
 from fastai.learner import Metric, ValueMetric
+from fastcore.basics import patch
 from fastcore.foundation import L
 from .color import get_space, rgb_to_lab
 
@@ -155,12 +156,6 @@ class ColourMetrics(Callback):
                  every=None, # look every so many training batches as well
                  batch=None): # or an `(x, y)` of one's own, network range, on the device
         self.n, self.every, self.batch, self.history = n, every, batch, []
-    def before_fit(self):
-        self.run = not hasattr(self.learn, 'lr_finder') and not hasattr(self.learn, 'gather_preds')
-        if not self.run: return
-        if self.batch is None: self.batch = held_out(self.dls.valid, self.n)
-        self.ours = [ValueMetric(lambda k=k: self.history[-1][k], f'watched_{k}') for k in self.keys]
-        self.learn.metrics = self.learn.metrics + L(self.ours)
     @torch.no_grad()
     def look(self):
         "The figures of the generator as it is now"
@@ -171,14 +166,29 @@ class ColourMetrics(Callback):
         gen.train(mode)
         means = torch.stack([torch.cat([p[k] for p in parts]).mean() for k in self.keys])
         self.history.append(dict(step=self.train_iter, **dict(zip(self.keys, means.tolist()))))
-    def after_batch(self):
-        if not (self.training and self.every and self.train_iter % self.every == 0): return
-        ema = getattr(self.learn, 'ema', None)
-        if ema: ema.swap()
-        self.look()
-        if ema: ema.swap()
-    def after_validate(self): self.look()
-    def after_fit(self): self.learn.metrics = L(m for m in self.learn.metrics if m not in self.ours)
+
+# %% ../nbs/05_metrics.ipynb #20da1d4e
+@patch
+def before_fit(self:ColourMetrics):
+    self.run = not hasattr(self.learn, 'lr_finder') and not hasattr(self.learn, 'gather_preds')
+    if not self.run: return
+    if self.batch is None: self.batch = held_out(self.dls.valid, self.n)
+    self.ours = [ValueMetric(lambda k=k: self.history[-1][k], f'watched_{k}') for k in self.keys]
+    self.learn.metrics = self.learn.metrics + L(self.ours)
+
+@patch
+def after_batch(self:ColourMetrics):
+    if not (self.training and self.every and self.train_iter % self.every == 0): return
+    ema = getattr(self.learn, 'ema', None)
+    if ema: ema.swap()
+    self.look()
+    if ema: ema.swap()
+
+@patch
+def after_validate(self:ColourMetrics): self.look()
+
+@patch
+def after_fit(self:ColourMetrics): self.learn.metrics = L(m for m in self.learn.metrics if m not in self.ours)
 
 # %% ../nbs/05_metrics.ipynb #e56c4b86
 def held_out(dl, # a `DataLoader` of `(x, y)`
