@@ -19,6 +19,7 @@ from fastai.callback.training import GradientClip
 from fastai.learner import AvgSmoothLoss, Learner, Recorder
 from fastai.optimizer import Optimizer
 from fastai.torch_core import find_bs
+from fastcore.basics import patch
 from fastcore.foundation import L
 from fastprogress.fastprogress import format_time, progress_bar
 from torch.optim.adam import adam as adam_step
@@ -49,14 +50,17 @@ class Adam(Optimizer):
             for do_wd in (True, False):
                 ps = [p for p in pg if p.grad is not None and self.state[p].get('do_wd', True) == do_wd]
                 if ps: self._step_group(ps, h, h['wd'] if do_wd else 0.)
-    def _step_group(self, ps, h, wd):
-        for p in ps:
-            s = self.state[p]
-            if 'step' not in s: s |= dict(step=torch.zeros((), device=p.device), grad_avg=torch.zeros_like(p), sqr_avg=torch.zeros_like(p))
-            elif s['grad_avg'].stride() != p.stride(): s |= {k: torch.empty_like(p).copy_(s[k]) for k in ('grad_avg', 'sqr_avg')}
-        avg, sqr, step = ([self.state[p][k] for p in ps] for k in ('grad_avg', 'sqr_avg', 'step'))
-        self.fn(ps, [p.grad for p in ps], avg, sqr, [], step, fused=ps[0].device.type in ('cuda', 'cpu'), amsgrad=False, beta1=h['mom'], beta2=h['sqr_mom'],
-                lr=float(h['lr']), weight_decay=wd, eps=h['eps'], maximize=False)
+
+# %% ../nbs/08_pretrain.ipynb #5791494d
+@patch
+def _step_group(self:Adam, ps, h, wd):
+    for p in ps:
+        s = self.state[p]
+        if 'step' not in s: s |= dict(step=torch.zeros((), device=p.device), grad_avg=torch.zeros_like(p), sqr_avg=torch.zeros_like(p))
+        elif s['grad_avg'].stride() != p.stride(): s |= {k: torch.empty_like(p).copy_(s[k]) for k in ('grad_avg', 'sqr_avg')}
+    avg, sqr, step = ([self.state[p][k] for p in ps] for k in ('grad_avg', 'sqr_avg', 'step'))
+    self.fn(ps, [p.grad for p in ps], avg, sqr, [], step, fused=ps[0].device.type in ('cuda', 'cpu'), amsgrad=False, beta1=h['mom'], beta2=h['sqr_mom'],
+            lr=float(h['lr']), weight_decay=wd, eps=h['eps'], maximize=False)
 
 # %% ../nbs/08_pretrain.ipynb #ca105a21
 def adam(recipe, # a `Recipe`
@@ -80,18 +84,27 @@ class EMA(Callback):
     def after_step(self):
         self.steps += 1
         torch._foreach_lerp_(self.average, self.live, 1 - min(self.decay, (1 + self.steps) / (10 + self.steps)))
-    @torch.no_grad()
-    def swap(self):
-        "Exchange the generator's weights and their average"
+
+# %% ../nbs/08_pretrain.ipynb #4f7edbcf
+@patch
+def swap(self:EMA):
+    "Exchange the generator's weights and their average"
+    with torch.no_grad():
         for t, a in zip(self.live, self.average):
             now = t.clone()
             t.copy_(a); a.copy_(now)
-        self.swapped = not self.swapped
-    def before_validate(self): self.swap()
-    def after_validate(self): self.swap()
-    def after_fit(self):
-        if not self.swapped: self.swap()
-        self.average, self.live, self.swapped = None, None, False
+    self.swapped = not self.swapped
+
+@patch
+def before_validate(self:EMA): self.swap()
+
+@patch
+def after_validate(self:EMA): self.swap()
+
+@patch
+def after_fit(self:EMA):
+    if not self.swapped: self.swap()
+    self.average, self.live, self.swapped = None, None, False
 
 # %% ../nbs/08_pretrain.ipynb #f1b6301e
 class DeviceLoss(AvgSmoothLoss):
@@ -120,6 +133,10 @@ class QuietProgress(ProgressCallback):
         "Seconds that the stage has taken, seconds it may take or None, share of it that is done"
         s = getattr(self.learn, 'schedule', None)
         return (s.spent, s.minutes and round(s.minutes * 60), s.share()) if s else (0., None, self.pct_train)
+    def left(self):
+        "The time left of the stage, in words"
+        spent, whole, share = self.clock()
+        return f', {format_time(spent * (1 / share - 1))} left of the stage' if spent and share else ''
     def before_epoch(self):
         if not getattr(self, 'mbar', False): return
         bar, (spent, whole, _) = self.mbar.main_bar, self.clock()
@@ -128,21 +145,22 @@ class QuietProgress(ProgressCallback):
             self.mbar.update(0)
             bar.start_t -= spent
         self.mbar.update(int(spent) if whole else self.epoch)
-    def _launch_pbar(self):
-        self.pbar = progress_bar(self.dl, parent=getattr(self, 'mbar', None), leave=False)
-        if hasattr(self.pbar, 'prefix'): self.pbar.prefix = f"Epoch {self.epoch + 1}{'' if self.clock()[1] else f'/{self.n_epoch}'}:"
-        self.pbar.update(0)
-        self.seen, self.began, self.shown = 0, time.perf_counter(), 0.
-    def after_batch(self):
-        now, self.seen = time.perf_counter(), self.seen + find_bs(self.xb)
-        if now - self.shown < .5 and self.iter + 1 < self.n_iter: return
-        self.shown = now
-        if self.training: self.pbar.comment = f'{self.seen / (now - self.began):.0f} photos/s, loss {float(self.recorder.smooth_loss.value):.4f}{self.left()}'
-        self.pbar.update(self.iter + 1)
-    def left(self):
-        "The time left of the stage, in words"
-        spent, whole, share = self.clock()
-        return f', {format_time(spent * (1 / share - 1))} left of the stage' if spent and share else ''
+
+# %% ../nbs/08_pretrain.ipynb #12328cff
+@patch
+def _launch_pbar(self:QuietProgress):
+    self.pbar = progress_bar(self.dl, parent=getattr(self, 'mbar', None), leave=False)
+    if hasattr(self.pbar, 'prefix'): self.pbar.prefix = f"Epoch {self.epoch + 1}{'' if self.clock()[1] else f'/{self.n_epoch}'}:"
+    self.pbar.update(0)
+    self.seen, self.began, self.shown = 0, time.perf_counter(), 0.
+
+@patch
+def after_batch(self:QuietProgress):
+    now, self.seen = time.perf_counter(), self.seen + find_bs(self.xb)
+    if now - self.shown < .5 and self.iter + 1 < self.n_iter: return
+    self.shown = now
+    if self.training: self.pbar.comment = f'{self.seen / (now - self.began):.0f} photos/s, loss {float(self.recorder.smooth_loss.value):.4f}{self.left()}'
+    self.pbar.update(self.iter + 1)
 
 # %% ../nbs/08_pretrain.ipynb #2f3ee6be
 def ab_error(space): # name of the space, or the space
