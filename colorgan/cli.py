@@ -28,6 +28,40 @@ def _sentence(e):
     if isinstance(e, OSError): return f'{e.filename}: {e.strerror}' if e.filename else text
     return f'this should not have happened ({type(e).__name__}: {text}): please report it; with COLORGAN_DEBUG=1 set, it shows where'
 
+# %% ../nbs/15_cli.ipynb #c6ff3af6
+def _words(p, *names):
+    "Add the shared options of these names to the parser `p`"
+    shared = dict(
+        weights=dict(metavar='W', default='light', help='a model folder, a run, or the name of bundled weights (default: light)'),
+        size=dict(type=int, metavar='N', help='short side in pixels'),
+        device=dict(metavar='D', help='cpu, cuda or mps (default: the best there is)'),
+        json=dict(metavar='FILE', help='write the figures there, too'))
+    for n in names: p.add_argument(f'--{n}', **shared[n])
+
+# %% ../nbs/15_cli.ipynb #d5d48553
+def _share(text):
+    "A share as a number, photos as they are"
+    try: return float(text)
+    except ValueError: return text
+
+def _count_or_auto(text):
+    if text != 'auto' and not text.isdigit(): raise argparse.ArgumentTypeError(f"it is a number or auto, not {text!r}")
+    return text if text == 'auto' else int(text)
+
+def _workspace():
+    from colorgan.data import workspace
+    return workspace()
+
+# %% ../nbs/15_cli.ipynb #bcfcb180
+def _numbers(text): return [int(n) for n in text.split(',')]
+_numbers.__name__ = 'list of numbers'
+
+# %% ../nbs/15_cli.ipynb #550a3949
+def _write_json(path, what):
+    import json
+    from colorgan.files import write_whole
+    write_whole(path, (json.dumps(what, indent=1) + '\n').encode())
+
 # %% ../nbs/15_cli.ipynb #6ae0ab63
 def _colorize(a):
     if '-' in (*a.input, a.out): return _pipe(a)
@@ -53,19 +87,19 @@ def _pipe(a):
     if a.out != '-': write_whole(a.out, content)
     else: sys.stdout.buffer.write(content), sys.stdout.buffer.flush()
 
-# %% ../nbs/15_cli.ipynb #d5d48553
-def _share(text):
-    "A share as a number, photos as they are"
-    try: return float(text)
-    except ValueError: return text
-
-def _count_or_auto(text):
-    if text != 'auto' and not text.isdigit(): raise argparse.ArgumentTypeError(f"it is a number or auto, not {text!r}")
-    return text if text == 'auto' else int(text)
-
-def _workspace():
-    from colorgan.data import workspace
-    return workspace()
+# %% ../nbs/15_cli.ipynb #72e87d19
+def _colorize_words(p):
+    p.add_argument('input', nargs='+', help='photos, folders of photos, zips; - is a photo from standard input')
+    p.add_argument('--out', required=True, metavar='DIR_OR_FILE', help='a folder, which gets the same folders and names; or a file, for one photo; - is standard output')
+    _words(p, 'weights', 'device')
+    p.add_argument('--size', type=int, metavar='N', help='short side of what the network sees (default: as it was trained); the photo keeps its own size')
+    p.add_argument('--saturation', type=float, default=1., metavar='X', help='0 leaves photos grey, 2 makes them twice as colourful (default: 1)')
+    p.add_argument('--format', metavar='EXT', help='jpg, png, webp, tif or bmp (default: as the photo)')
+    p.add_argument('--suffix', default='', metavar='TEXT', help="added to each result's name")
+    p.add_argument('--quality', type=int, default=95, metavar='N', help='of JPEG and WebP, 1 to 100 (default: 95)')
+    p.add_argument('--subsampling', default='4:4:4', metavar='X', help="of JPEG's colours: 4:4:4, 4:2:2 or 4:2:0 (default: 4:4:4, all of them)")
+    p.add_argument('--hint', action='append', default=[], metavar='X,Y,COLOUR', help='a point of one photo and its colour, as 120,80,#c03030; given again, more of them')
+    p.add_argument('--overwrite', action='store_true', help='colorize again what is there already')
 
 # %% ../nbs/15_cli.ipynb #9a7a07bc
 def _recipe(a):
@@ -84,10 +118,45 @@ def _train(a):
                 data_kw=dict(cache=False if a.no_cache else a.keep_cache))
     print(f'The model is in {run/"model"}. Try it: colorgan colorize PHOTO --weights {run} --out colour')
 
+# %% ../nbs/15_cli.ipynb #5dd181f9
+def _train_words(p):
+    p.add_argument('data', nargs='+', metavar='DATA', help="a folder or zip of photos, several of them, or a name such as 'bundled'")
+    p.add_argument('--out', required=True, metavar='RUN', help='the folder to make; the model will be in RUN/model')
+    p.add_argument('--recipe', default='resnet18-two-stage', metavar='NAME', help='one of those that `colorgan recipes` lists (default: resnet18-two-stage)')
+    for name, kind, what in (('size', str, "side of the training photos, or several that follow each other, as '64,128'"),
+        ('bs', _count_or_auto, "photos in a batch, or 'auto' for as many as a GPU can hold"),
+        ('pretrain-epochs', int, 'epochs of the first stage'), ('gan-epochs', int, 'epochs of the second stage'),
+        ('pretrain-minutes', float, 'the same in minutes'), ('gan-minutes', float, 'the same in minutes'), ('items', int, 'use so many photos')):
+        p.add_argument(f'--{name}', type=kind, metavar='N', help=f'{what} (default: as the recipe says)')
+    p.add_argument('--loss', metavar='NAME', help='pixel loss: l1, mse or huber (default: as the recipe says)')
+    p.add_argument('--lr', metavar='X', help="the generator's learning rate in both stages (default: as the recipe says)")
+    p.add_argument('--set', nargs='+', action='extend', default=[], metavar='FIELD=VALUE', help='any other field of the recipe, such as lam=10 betas=0,.9')
+    p.add_argument('--seed', type=int, default=42, metavar='N', help='of weights, split and order (default: 42)')
+    p.add_argument('--init', metavar='W', help='weights to start from')
+    p.add_argument('--valid', default='.2', metavar='DATA', help='photos to check on: a share of those given, or a folder, zip or name (default: .2)')
+    _run_words(p)
+
+# %% ../nbs/15_cli.ipynb #7b7d1d96
+def _run_words(p):
+    "How a run is kept, gone on with, and made faster"
+    p.add_argument('--resume', action='store_true', help='go on with the run, or begin it if there is none')
+    p.add_argument('--keep', type=int, default=2, metavar='N', help='checkpoints that stay (default: 2)')
+    p.add_argument('--checkpoint-minutes', type=float, default=5., metavar='N', help='between two checkpoints (default: 5)')
+    p.add_argument('--amp', metavar='P', help='precision: fp32, fp16 or bf16 (default: the fastest for this network and device)')
+    p.add_argument('--compile', action='store_true', help='let torch.compile fuse the generator, where that works')
+    p.add_argument('--drive', nargs='?', const=True, metavar='DIR', help='keep a copy of the run in this folder, and find it there (without DIR: on Google Drive, in colorgan/)')
+    p.add_argument('--track', action='append', metavar='T', help='tensorboard, wandb or csv; several with commas')
+    p.add_argument('--keep-cache', metavar='DIR', help='keep a copy of the decoded photos there, on Drive for example, and take them from there the next time')
+    p.add_argument('--no-cache', action='store_true', help='decode photos again in every epoch (default: once, into ~/.cache/colorgan, if they are more than 256)')
+    _words(p, 'device')
+
 # %% ../nbs/15_cli.ipynb #409edc9e
 def _status(a):
     from colorgan.status import status
     for run in a.run_folder: print(status(run))
+
+# %% ../nbs/15_cli.ipynb #d5b159d7
+def _status_words(p): p.add_argument('run_folder', nargs='+', metavar='RUN', help='the folder of a run')
 
 # %% ../nbs/15_cli.ipynb #6142c6d9
 _figures = dict(ab='mean ab distance', psnr='PSNR, dB', ssim='SSIM', de2000='CIEDE2000', cf='colourfulness', cf_abs='colourfulness, |R-G|', hue='hue distance',
@@ -113,124 +182,7 @@ def _evaluate(a):
     for s in result['skipped']: print(f'skipped: {s}')
     if a.json: _write_json(a.json, result)
 
-# %% ../nbs/15_cli.ipynb #550a3949
-def _write_json(path, what):
-    import json
-    from colorgan.files import write_whole
-    write_whole(path, (json.dumps(what, indent=1) + '\n').encode())
-
-# %% ../nbs/15_cli.ipynb #cac4e001
-def _cache(a):
-    from colorgan.cache import make_cache
-    print(f'The cache is {make_cache(a.data, a.out, a.size)}. It is data like any other: colorgan train {a.out} --out run')
-
-# %% ../nbs/15_cli.ipynb #cac4e002
-def _inspect(a):
-    from colorgan.screen import inspect
-    print(inspect(a.data, a.out)['report'])
-
-# %% ../nbs/15_cli.ipynb #cac4e003
-def _bench(a):
-    if a.what == 'train':
-        from colorgan.steps import bench_train
-        return bench_train(a.json, device=a.device) and 0
-    if a.what == 'colorize':
-        from colorgan.bench import bench_colorize
-        return bench_colorize(a.json) and 0
-    from colorgan.speed import bench_data
-    bench_data(a.data or None, a.json)
-
-# %% ../nbs/15_cli.ipynb #449a97cd
-def _recipes(a):
-    from colorgan.costs import recipe_table
-    print(recipe_table())
-
-# %% ../nbs/15_cli.ipynb #eccb7205
-def _export(a):
-    from colorgan.onnx import export_onnx
-    info = export_onnx(a.weights, a.onnx, a.size, a.chroma_only, a.half)
-    print(f"{a.onnx}: {info['graph']} graph of {info['recipe']}, checked: within {info['difference']:.0f} of 255 levels of torch on 99.9 % of pixels")
-
-# %% ../nbs/15_cli.ipynb #dae9c48d
-def _compare(a):
-    from colorgan.race import as_markdown, compare_recipes, table
-    results = compare_recipes(a.data, a.out, a.recipes, a.budget, a.photos, a.size, _share(a.valid), a.shown, a.rows, a.seed, a.device)
-    if a.json: _write_json(a.json, results)
-    print(as_markdown(table(results)) + f'The table is in {a.out}/table.md and table.csv, the sheet in {a.out}/sheet.png.')
-
-# %% ../nbs/15_cli.ipynb #d1b36af3
-def _demo(a):
-    from colorgan.demo import demo
-    demo(a.out, a.minutes)
-
-# %% ../nbs/15_cli.ipynb #23eb3df2
-def _app(a):
-    from colorgan.app import serve
-    serve(a.port, a.runs, a.device)
-
-# %% ../nbs/15_cli.ipynb #efde7b0c
-def _page(a):
-    from colorgan.page import make_page
-    print(f'The page is in {make_page(a.out, a.weights, a.sample)}. Any static host can serve it; to see it here: python -m http.server -d {a.out}')
-
-# %% ../nbs/15_cli.ipynb #c6ff3af6
-def _words(p, *names):
-    "Add the shared options of these names to the parser `p`"
-    shared = dict(
-        weights=dict(metavar='W', default='light', help='a model folder, a run, or the name of bundled weights (default: light)'),
-        size=dict(type=int, metavar='N', help='short side in pixels'),
-        device=dict(metavar='D', help='cpu, cuda or mps (default: the best there is)'),
-        json=dict(metavar='FILE', help='write the figures there, too'))
-    for n in names: p.add_argument(f'--{n}', **shared[n])
-
-# %% ../nbs/15_cli.ipynb #72e87d19
-def _colorize_words(p):
-    p.add_argument('input', nargs='+', help='photos, folders of photos, zips; - is a photo from standard input')
-    p.add_argument('--out', required=True, metavar='DIR_OR_FILE', help='a folder, which gets the same folders and names; or a file, for one photo; - is standard output')
-    _words(p, 'weights', 'device')
-    p.add_argument('--size', type=int, metavar='N', help='short side of what the network sees (default: as it was trained); the photo keeps its own size')
-    p.add_argument('--saturation', type=float, default=1., metavar='X', help='0 leaves photos grey, 2 makes them twice as colourful (default: 1)')
-    p.add_argument('--format', metavar='EXT', help='jpg, png, webp, tif or bmp (default: as the photo)')
-    p.add_argument('--suffix', default='', metavar='TEXT', help="added to each result's name")
-    p.add_argument('--quality', type=int, default=95, metavar='N', help='of JPEG and WebP, 1 to 100 (default: 95)')
-    p.add_argument('--subsampling', default='4:4:4', metavar='X', help="of JPEG's colours: 4:4:4, 4:2:2 or 4:2:0 (default: 4:4:4, all of them)")
-    p.add_argument('--hint', action='append', default=[], metavar='X,Y,COLOUR', help='a point of one photo and its colour, as 120,80,#c03030; given again, more of them')
-    p.add_argument('--overwrite', action='store_true', help='colorize again what is there already')
-
-# %% ../nbs/15_cli.ipynb #5dd181f9
-def _train_words(p):
-    p.add_argument('data', nargs='+', metavar='DATA', help="a folder or zip of photos, several of them, or a name such as 'bundled'")
-    p.add_argument('--out', required=True, metavar='RUN', help='the folder to make; the model will be in RUN/model')
-    p.add_argument('--recipe', default='resnet18-two-stage', metavar='NAME', help='one of those that `colorgan recipes` lists (default: resnet18-two-stage)')
-    for name, kind, what in (('size', str, "side of the training photos, or several that follow each other, as '64,128'"),
-        ('bs', _count_or_auto, "photos in a batch, or 'auto' for as many as a GPU can hold"),
-        ('pretrain-epochs', int, 'epochs of the first stage'), ('gan-epochs', int, 'epochs of the second stage'),
-        ('pretrain-minutes', float, 'the same in minutes'), ('gan-minutes', float, 'the same in minutes'), ('items', int, 'use so many photos')):
-        p.add_argument(f'--{name}', type=kind, metavar='N', help=f'{what} (default: as the recipe says)')
-    p.add_argument('--loss', metavar='NAME', help='pixel loss: l1, mse or huber (default: as the recipe says)')
-    p.add_argument('--lr', metavar='X', help="the generator's learning rate in both stages (default: as the recipe says)")
-    p.add_argument('--set', nargs='+', action='extend', default=[], metavar='FIELD=VALUE', help='any other field of the recipe, such as lam=10 betas=0,.9')
-    p.add_argument('--seed', type=int, default=42, metavar='N', help='of weights, split and order (default: 42)')
-    p.add_argument('--init', metavar='W', help='weights to start from')
-    p.add_argument('--valid', default='.2', metavar='DATA', help='photos to check on: a share of those given, or a folder, zip or name (default: .2)')
-    p.add_argument('--resume', action='store_true', help='go on with the run, or begin it if there is none')
-    p.add_argument('--keep', type=int, default=2, metavar='N', help='checkpoints that stay (default: 2)')
-    p.add_argument('--checkpoint-minutes', type=float, default=5., metavar='N', help='between two checkpoints (default: 5)')
-    p.add_argument('--amp', metavar='P', help='precision: fp32, fp16 or bf16 (default: the fastest for this network and device)')
-    p.add_argument('--compile', action='store_true', help='let torch.compile fuse the generator, where that works')
-    p.add_argument('--drive', nargs='?', const=True, metavar='DIR', help='keep a copy of the run in this folder, and find it there (without DIR: on Google Drive, in colorgan/)')
-    p.add_argument('--track', action='append', metavar='T', help='tensorboard, wandb or csv; several with commas')
-    p.add_argument('--keep-cache', metavar='DIR', help='keep a copy of the decoded photos there, on Drive for example, and take them from there the next time')
-    p.add_argument('--no-cache', action='store_true', help='decode photos again in every epoch (default: once, into ~/.cache/colorgan, if they are more than 256)')
-    _words(p, 'device')
-
-# %% ../nbs/15_cli.ipynb #d5b159d7
-def _status_words(p): p.add_argument('run_folder', nargs='+', metavar='RUN', help='the folder of a run')
-
 # %% ../nbs/15_cli.ipynb #9d780e7d
-def _numbers(text): return [int(n) for n in text.split(',')]
-_numbers.__name__ = 'list of numbers'
-
 def _evaluate_words(p):
     p.add_argument('data', nargs='+', metavar='DATA', help='a folder or zip of colour photos, several of them, or a name')
     p.add_argument('--weights', action='append', metavar='W', help='a model folder, a run, or the name of bundled weights (default: light); given again, more to compare with')
@@ -242,13 +194,12 @@ def _evaluate_words(p):
     p.add_argument('--old', action='store_true', help='how the colours degrade on photos made old')
     _words(p, 'size', 'device', 'json')
 
-# %% ../nbs/15_cli.ipynb #c9207aaa
-def _export_words(p):
-    p.add_argument('weights', metavar='RUN_OR_MODEL', help='a model folder, a run, or the name of bundled weights')
-    p.add_argument('--onnx', required=True, metavar='FILE', help='the file to write')
-    p.add_argument('--size', type=int, metavar='N', help='short side at which the network sees a photo (default: as it was trained)')
-    p.add_argument('--chroma-only', action='store_true', help='the network alone, from lightness to a and b')
-    p.add_argument('--half', action='store_true', help='store weights at half precision, in half the room')
+# %% ../nbs/15_cli.ipynb #dae9c48d
+def _compare(a):
+    from colorgan.race import as_markdown, compare_recipes, table
+    results = compare_recipes(a.data, a.out, a.recipes, a.budget, a.photos, a.size, _share(a.valid), a.shown, a.rows, a.seed, a.device)
+    if a.json: _write_json(a.json, results)
+    print(as_markdown(table(results)) + f'The table is in {a.out}/table.md and table.csv, the sheet in {a.out}/sheet.png.')
 
 # %% ../nbs/15_cli.ipynb #4c885d31
 def _compare_words(p):
@@ -264,16 +215,42 @@ def _compare_words(p):
     p.add_argument('--seed', type=int, default=42, metavar='N', help='of weights, split and order (default: 42)')
     _words(p, 'device', 'json')
 
+# %% ../nbs/15_cli.ipynb #cac4e001
+def _cache(a):
+    from colorgan.cache import make_cache
+    print(f'The cache is {make_cache(a.data, a.out, a.size)}. It is data like any other: colorgan train {a.out} --out run')
+
 # %% ../nbs/15_cli.ipynb #cac4e004
 def _cache_words(p):
     p.add_argument('data', nargs='+', metavar='DATA', help='folders, zips, lists, or the name of a collection')
     p.add_argument('--out', required=True, metavar='F', help='the file to make')
     p.add_argument('--size', type=int, default=256, metavar='N', help='short side of the photos in it (default: 256)')
 
+# %% ../nbs/15_cli.ipynb #cac4e002
+def _inspect(a):
+    from colorgan.screen import inspect
+    print(inspect(a.data, a.out)['report'])
+
 # %% ../nbs/15_cli.ipynb #cac4e005
 def _inspect_words(p):
     p.add_argument('data', nargs='+', metavar='DATA', help='folders, zips, lists, or the name of a collection')
     p.add_argument('--out', default='inspect.png', metavar='PNG', help='where to draw what would be left out (default: inspect.png)')
+
+# %% ../nbs/15_cli.ipynb #449a97cd
+def _recipes(a):
+    from colorgan.costs import recipe_table
+    print(recipe_table())
+
+# %% ../nbs/15_cli.ipynb #cac4e003
+def _bench(a):
+    if a.what == 'train':
+        from colorgan.steps import bench_train
+        return bench_train(a.json, device=a.device) and 0
+    if a.what == 'colorize':
+        from colorgan.bench import bench_colorize
+        return bench_colorize(a.json) and 0
+    from colorgan.speed import bench_data
+    bench_data(a.data or None, a.json)
 
 # %% ../nbs/15_cli.ipynb #cac4e006
 def _bench_words(p):
@@ -282,22 +259,51 @@ def _bench_words(p):
     p.add_argument('data', nargs='*', metavar='DATA', help='photos to load (default: bundled ones)')
     _words(p, 'device', 'json')
 
-# %% ../nbs/15_cli.ipynb #0af2108d
-def _page_words(p):
-    p.add_argument('--out', required=True, metavar='DIR', help='the folder to make')
-    p.add_argument('--sample', metavar='PHOTO', help='the photo that greets visitors (default: a bundled one)')
-    _words(p, 'weights')
+# %% ../nbs/15_cli.ipynb #eccb7205
+def _export(a):
+    from colorgan.onnx import export_onnx
+    info = export_onnx(a.weights, a.onnx, a.size, a.chroma_only, a.half)
+    print(f"{a.onnx}: {info['graph']} graph of {info['recipe']}, checked: within {info['difference']:.0f} of 255 levels of torch on 99.9 % of pixels")
 
-# %% ../nbs/15_cli.ipynb #f5d2ba30
-def _demo_words(p):
-    p.add_argument('--out', default='demo', metavar='DIR', help='the folder to make (default: demo)')
-    p.add_argument('--minutes', type=float, default=2., metavar='N', help='how long to train, both stages together (default: 2)')
+# %% ../nbs/15_cli.ipynb #c9207aaa
+def _export_words(p):
+    p.add_argument('weights', metavar='RUN_OR_MODEL', help='a model folder, a run, or the name of bundled weights')
+    p.add_argument('--onnx', required=True, metavar='FILE', help='the file to write')
+    p.add_argument('--size', type=int, metavar='N', help='short side at which the network sees a photo (default: as it was trained)')
+    p.add_argument('--chroma-only', action='store_true', help='the network alone, from lightness to a and b')
+    p.add_argument('--half', action='store_true', help='store weights at half precision, in half the room')
+
+# %% ../nbs/15_cli.ipynb #23eb3df2
+def _app(a):
+    from colorgan.app import serve
+    serve(a.port, a.runs, a.device)
 
 # %% ../nbs/15_cli.ipynb #7d79b042
 def _app_words(p):
     p.add_argument('--port', type=int, default=8866, metavar='N', help='of 127.0.0.1, where only this machine can see it; 0 takes one that is free (default: 8866)')
     p.add_argument('--runs', default='.', metavar='DIR', help='offer the runs and models in this folder, too (default: the current one)')
     _words(p, 'device')
+
+# %% ../nbs/15_cli.ipynb #efde7b0c
+def _page(a):
+    from colorgan.page import make_page
+    print(f'The page is in {make_page(a.out, a.weights, a.sample)}. Any static host can serve it; to see it here: python -m http.server -d {a.out}')
+
+# %% ../nbs/15_cli.ipynb #0af2108d
+def _page_words(p):
+    p.add_argument('--out', required=True, metavar='DIR', help='the folder to make')
+    p.add_argument('--sample', metavar='PHOTO', help='the photo that greets visitors (default: a bundled one)')
+    _words(p, 'weights')
+
+# %% ../nbs/15_cli.ipynb #d1b36af3
+def _demo(a):
+    from colorgan.demo import demo
+    demo(a.out, a.minutes)
+
+# %% ../nbs/15_cli.ipynb #f5d2ba30
+def _demo_words(p):
+    p.add_argument('--out', default='demo', metavar='DIR', help='the folder to make (default: demo)')
+    p.add_argument('--minutes', type=float, default=2., metavar='N', help='how long to train, both stages together (default: 2)')
 
 # %% ../nbs/15_cli.ipynb #81279d14
 commands = dict(
