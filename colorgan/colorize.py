@@ -94,16 +94,8 @@ def check_number(name, x, least, most, kind=float):
     return n
 
 # %% ../nbs/11_colorize.ipynb #66e7e5bf
-class Colorizer:
-    "Gives photos colour: `Colorizer()(photo)`"
-    def __init__(self,
-                 weights='light', # the name of bundled weights, a model folder, a run, a generator, or a function from L to ab
-                 size=None, # short side, in pixels, of what the network sees; None: as it was trained. The photo keeps its own size
-                 device=None): # 'cpu', 'cuda', …; None: the best there is
-        if size is not None: size = check_number('size', size, 16, 4096, int)
-        self.net = network(weights, device)
-        self.size = size or getattr(self.net, 'size', None) or 256
-
+class _Steps:
+    "What is done to a photo before, in, and after the network `net`, which sees a short side of `size` pixels"
     def see(self, photo):
         "`(y, L)` of a `Photo`: its luminance, and the small lightness that the network sees"
         y = luminance(photo.image)
@@ -122,6 +114,17 @@ class Colorizer:
     def paint(self, y, L, ab, saturation=1., hints=()):
         "The image with the luminance `y` and the chroma `ab`, more or less of it, that came of the small lightness `L`"
         return join(y, spread(ab * np.float32(saturation), L, hints, y.shape[::-1]))
+
+# %% ../nbs/11_colorize.ipynb #182ffae3
+class Colorizer(_Steps):
+    "Gives photos colour: `Colorizer()(photo)`"
+    def __init__(self,
+                 weights='light', # the name of bundled weights, a model folder, a run, a generator, or a function from L to ab
+                 size=None, # short side, in pixels, of what the network sees; None: as it was trained. The photo keeps its own size
+                 device=None): # 'cpu', 'cuda', …; None: the best there is
+        if size is not None: size = check_number('size', size, 16, 4096, int)
+        self.net = network(weights, device)
+        self.size = size or getattr(self.net, 'size', None) or 256
 
     def __call__(self,
                  photo, # path, open file, bytes, PIL image, or array with rows first
@@ -144,7 +147,7 @@ def colorize(photo, # path, open file, bytes, PIL image, or array with rows firs
              size=None, # short side of what the network sees; None: as it was trained
              saturation=1., # 0 leaves it grey, 2 is twice as colourful
              device=None, # 'cpu', 'cuda', …; None: the best there is
-            hints=(), # points of colour: `(x, y, '#rrggbb')`, in pixels of the photo
+             hints=(), # points of colour: `(x, y, '#rrggbb')`, in pixels of the photo
             ): # PIL image of the photo's own size
     "One photo in colour"
     return _colorizer(weights, size, device)(photo, saturation, hints)
