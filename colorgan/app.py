@@ -33,8 +33,8 @@ def uploaded(value): # of a `FileUpload`
     return (files[-1]['name'], bytes(files[-1]['content'])) if files else None
 
 # %% ../nbs/14_app.ipynb #fef4f56a
-class Painting:
-    "A photo to be painted, and a smaller one to look at"
+class _Opened:
+    "A photo that was opened, a smaller one to look at, and hints"
     def __init__(self,
                  src, # path or bytes
                  name, # of the file
@@ -50,6 +50,9 @@ class Painting:
         "Ask for a colour, as '#rrggbb', at a place, as shares of width and height"
         self.hints.append((min(1, max(0, x)), min(1, max(0, y)), colour))
 
+# %% ../nbs/14_app.ipynb #552368a6
+class Painting(_Opened):
+    "A photo to be painted, and a smaller one to look at"
     def paint(self, colorizer, saturation=1., full=False):
         "The smaller photo in colour, or with `full` the photo itself"
         w, h = self.size if full else self.small.size
@@ -161,11 +164,12 @@ def told(f):
         except Exception as e: self.say(str(e) if isinstance(e, ColorganError) else f'This could not be done ({type(e).__name__}: {e}).', problem=True)
     return inner
 
-# %% ../nbs/14_app.ipynb #e38c25a4
+# %% ../nbs/14_app.ipynb #f5f313d2
 _network = lru_cache(maxsize=1)(network)
 
-class App:
-    "The app: `ui` are its widgets, `root` is what is shown, `painting` the photo that is open"
+# %% ../nbs/14_app.ipynb #e38c25a4
+class _Connected:
+    "The widgets, connected to what is to happen"
     def __init__(self, runs, samples, device): # as `app` takes them
         self.samples, self.device, self.painting = samples or own_samples(), device, None
         self.ui = controls(self.samples, choices(runs))
@@ -190,6 +194,9 @@ class App:
         if self.ui.weights.value is None: raise ColorganError('there are no weights: train some, and give the folder of the run')
         return Colorizer(_network(self.ui.weights.value, self.device), self.ui.size.value or None)
 
+# %% ../nbs/14_app.ipynb #e1cf3f5e
+class _Desk(_Connected):
+    "Photos are opened here, and colours placed on them"
     @told
     def pick(self, i): self.open(self.samples[i], self.samples[i].name)
 
@@ -213,6 +220,9 @@ class App:
         self.painting.hints.pop()
         self.show()
 
+# %% ../nbs/14_app.ipynb #dbea925a
+class App(_Desk):
+    "The app: `ui` are its widgets, `root` is what is shown, `painting` the photo that is open"
     @told
     def show(self):
         "Paint the photo as the widgets say"
