@@ -12,6 +12,7 @@ import torch
 from contextlib import contextmanager
 from fastai.callback.core import Callback
 from fastai.learner import Learner, ValueMetric
+from fastcore.basics import patch
 from fastcore.foundation import L
 from torch import nn
 from .critic import create_critic
@@ -47,7 +48,7 @@ def frozen(model): # a module
 
 # %% ../nbs/09_gan.ipynb #86979394
 class GANLoss:
-    "Both players' losses in one number; `means()` are its parts over the training batches since `reset()`"
+    "Both players' losses in one number; `mean(k)` is its part `k` over the training batches since `reset()`"
     parts = ('adversarial', 'pixel', 'critic')
     def __init__(self, gan, # the `GAN`
                  recipe): # the `Recipe` that names the losses and their weights
@@ -58,22 +59,27 @@ class GANLoss:
     def add(self, **losses):
         for k, v in losses.items(): self.sums[k], self.counts[k] = self.sums[k] + v.detach(), self.counts[k] + 1
     def mean(self, k): return float(self.sums[k] / self.counts[k]) if self.counts[k] else None
-    def gen_loss(self, fake, y):
-        "What the generator pays: for being found out, and for wrong colours"
-        with frozen(self.gan.critic): adv = self.adv.gen(self.gan.critic(fake))
-        pixel = self.pixel(fake, y)
-        if self.gan.training: self.add(adversarial=adv, pixel=pixel)
-        return adv + self.lam * pixel
-    def critic_loss(self, fake, y):
-        "What the critic pays: for taking one for the other"
-        fake = fake.detach()
-        loss = self.adv.critic(self.gan.critic(y), self.gan.critic(fake))
-        self.add(critic=loss)
-        return loss + self.gp * gradient_penalty(self.gan.critic, y, fake) if self.gp else loss
     def __call__(self, fake, y, reduction='mean'):
         if reduction == 'none': return self.pixel(fake, y, 'none')
         loss = self.gen_loss(fake, y) if self.gan.gen_turn else 0.
         return loss + self.critic_loss(fake, y) if self.gan.training else loss
+
+# %% ../nbs/09_gan.ipynb #e4f3b8f7
+@patch
+def gen_loss(self:GANLoss, fake, y):
+    "What the generator pays: for being found out, and for wrong colours"
+    with frozen(self.gan.critic): adv = self.adv.gen(self.gan.critic(fake))
+    pixel = self.pixel(fake, y)
+    if self.gan.training: self.add(adversarial=adv, pixel=pixel)
+    return adv + self.lam * pixel
+
+@patch
+def critic_loss(self:GANLoss, fake, y):
+    "What the critic pays: for taking one for the other"
+    fake = fake.detach()
+    loss = self.adv.critic(self.gan.critic(y), self.gan.critic(fake))
+    self.add(critic=loss)
+    return loss + self.gp * gradient_penalty(self.gan.critic, y, fake) if self.gp else loss
 
 # %% ../nbs/09_gan.ipynb #d1b2182b
 class Turns(Callback):
