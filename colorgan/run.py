@@ -15,7 +15,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from fastai.callback.core import CancelEpochException
 from fastai.data.core import DataLoaders
+from fastcore.basics import patch
 from pathlib import Path
+from types import SimpleNamespace
 from .callbacks import Finite, Interruptible, RunLog, Schedule, best_precision, fast_math, paint, precision, save_image
 from .checkpoint import Checkpoints, Keeper, dice_state, locked, set_dice
 from .data import default_device, get_dls
@@ -57,41 +59,55 @@ class Run:
         self.checkpoints = None if rank() else Checkpoints(self.path/'checkpoints', keep)
         self.x, self.y = (t[:6] for t in dls.valid.one_batch())
         self.watched = held_out(dls.valid, 64)
-    def begin(self, resume):
-        "Write `run.json`, or compare with the one that is there; whether the run is finished"
-        there = self.path/'run.json'
-        if there.exists(): return self.compare(json.loads(there.read_text(encoding='utf-8')), resume)
-        self.describe(command=shlex.join(['colorgan', *sys.argv[1:]]) if Path(sys.argv[0]).stem == 'colorgan' else None)
-        return False
-    def describe(self, **more):
-        write_whole(make_folder(self.path)/'run.json', (json.dumps(self.asked | dict(versions=versions()) | more, indent=1) + '\n').encode())
-    def compare(self, begun, resume):
-        "Raise `ColorganError` unless what is asked for is what the run was begun with"
-        if not resume: raise ColorganError(f'{self.path} already holds a run: go on with it (resume), or give another folder')
-        same = json.loads(json.dumps(self.asked))
-        old, new = ({**d, **d['recipe']} for d in (begun, same))
-        odd = [k for k in new if k in old and k not in ('recipe', 'data', 'valid', 'amp', 'compile') and old[k] != new[k]]
-        if odd: raise ColorganError(f'{self.path} was begun with {odd[0]} {old.get(odd[0])!r}, not {new[odd[0]]!r}: give the same command as then, or another folder')
-        return begun.get('finished', False)
-    def newest(self):
-        "The newest state or None; the log is cut back to what it knew"
-        s, log = self.checkpoints.load(), self.path/'log.jsonl'
-        if log.exists(): write_whole(log, log.read_bytes()[:s['log'] if s else 0])
-        return s
-    def pick_up(self, gen):
-        "Load the newest checkpoint; the number of the stage to go on with"
-        self.state = s = from_first(self.newest)
-        if not s: return 0
-        self.columns = dict(s['columns'])
-        if 'gen' in s:
-            fill(gen, s['gen'])
-            set_dice(s['dice'])
-            self.state = None
-        return s['stage']
-    def extra(self):
-        "What belongs into a checkpoint besides the learner"
-        log = self.path/'log.jsonl'
-        return dict(columns=self.columns, log=log.stat().st_size if log.exists() else 0)
+
+# %% ../nbs/10_run.ipynb #8fb5e26f
+@patch
+def begin(self:Run, resume):
+    "Write `run.json`, or compare with the one that is there; whether the run is finished"
+    there = self.path/'run.json'
+    if there.exists(): return self.compare(json.loads(there.read_text(encoding='utf-8')), resume)
+    self.describe(command=shlex.join(['colorgan', *sys.argv[1:]]) if Path(sys.argv[0]).stem == 'colorgan' else None)
+    return False
+
+@patch
+def describe(self:Run, **more):
+    write_whole(make_folder(self.path)/'run.json', (json.dumps(self.asked | dict(versions=versions()) | more, indent=1) + '\n').encode())
+
+@patch
+def compare(self:Run, begun, resume):
+    "Raise `ColorganError` unless what is asked for is what the run was begun with"
+    if not resume: raise ColorganError(f'{self.path} already holds a run: go on with it (resume), or give another folder')
+    same = json.loads(json.dumps(self.asked))
+    old, new = ({**d, **d['recipe']} for d in (begun, same))
+    odd = [k for k in new if k in old and k not in ('recipe', 'data', 'valid', 'amp', 'compile') and old[k] != new[k]]
+    if odd: raise ColorganError(f'{self.path} was begun with {odd[0]} {old.get(odd[0])!r}, not {new[odd[0]]!r}: give the same command as then, or another folder')
+    return begun.get('finished', False)
+
+# %% ../nbs/10_run.ipynb #cb9428f0
+@patch
+def newest(self:Run):
+    "The newest state or None; the log is cut back to what it knew"
+    s, log = self.checkpoints.load(), self.path/'log.jsonl'
+    if log.exists(): write_whole(log, log.read_bytes()[:s['log'] if s else 0])
+    return s
+
+@patch
+def pick_up(self:Run, gen):
+    "Load the newest checkpoint; the number of the stage to go on with"
+    self.state = s = from_first(self.newest)
+    if not s: return 0
+    self.columns = dict(s['columns'])
+    if 'gen' in s:
+        fill(gen, s['gen'])
+        set_dice(s['dice'])
+        self.state = None
+    return s['stage']
+
+@patch
+def extra(self:Run):
+    "What belongs into a checkpoint besides the learner"
+    log = self.path/'log.jsonl'
+    return dict(columns=self.columns, log=log.stat().st_size if log.exists() else 0)
 
 # %% ../nbs/10_run.ipynb #7b70edf6
 def fit_from(learn, first, epochs, cbs):
@@ -172,6 +188,46 @@ def begun_bs(folder):
     return json.loads(there.read_text(encoding='utf-8'))['recipe']['bs'] if there.exists() else None
 
 # %% ../nbs/10_run.ipynb #b3f4d5e4
+def _recipe(a): # the arguments of `train`
+    "The recipe with what was asked to be different"
+    fields = dict(pretrain_epochs=a.pretrain_epochs, gan_epochs=a.gan_epochs, bs=None if a.bs == 'auto' else a.bs, items=a.items, **sides(a.size))
+    return replace(a.recipe, **{k: v for k, v in fields.items() if v is not None}, **a.changes)
+
+def _photos(a, recipe, device):
+    if isinstance(a.data, DataLoaders): return a.data
+    return get_dls(a.data, recipe.size, recipe.bs, recipe.space, a.valid, recipe.items, a.seed, device, **(a.data_kw or {}))
+
+def _photos_and_gen(a, recipe, device):
+    "Data and generator; of several processes the first one reads the photos before the others do"
+    seed_all(a.seed)
+    if processes() > 1: from_first(lambda: bool(_photos(a, recipe, device)))
+    dls = _photos(a, recipe, device)
+    if not a.init: return dls, create_gen(recipe)
+    return dls, fill(create_gen(recipe, pretrained=False), load_tensors(a.init), f'the weights of {a.init}')
+
+# %% ../nbs/10_run.ipynb #b9cb43a8
+def _run(a, folder, recipe, dls, gen, device):
+    "The run in the folder"
+    amp = a.amp or best_precision(device, gen)
+    if a.bs == 'auto':
+        recipe = replace(recipe, bs=from_first(lambda: begun_bs(folder) or auto_bs(recipe, device, len(dls.train_ds), amp)))
+        dls = _photos(a, recipe, device)
+    asked = dict(data=plain(a.data), valid=plain(a.valid), seed=a.seed, init=a.init and str(a.init), compile=a.compile,
+                 pretrain_minutes=a.pretrain_minutes, gan_minutes=a.gan_minutes)
+    return Run(folder, recipe, shared_dls(dls), a.resume, a.keep, a.checkpoint_minutes, amp, **asked)
+
+def _train(a):
+    whole, names, recipe = get_recipe(a.recipe), tracker_names(a.track), _recipe(a)
+    precision('cpu', a.amp or 'fp32')
+    with together(default_device(a.device)) as device:
+        dls, gen = _photos_and_gen(a, recipe, device)
+        with run_folder(a.out, a.drive) as folder:
+            run = _run(a, folder, recipe, dls, gen, device)
+            if a.compile and not run.finished: compiled(gen, recipe.size, device, run.amp)
+            with tracked([] if rank() or run.finished else names, folder, run.asked) as run.trackers:
+                stages(run, whole, gen, dict(pretrain=a.pretrain_minutes, gan=a.gan_minutes))
+
+# %% ../nbs/10_run.ipynb #0f8b3d0a
 def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
           recipe='resnet18-two-stage', # a `Recipe` or the name of one
           out='run', # the folder to make
@@ -192,26 +248,7 @@ def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
           **changes, # other fields of the recipe
          ) -> Path: # the run's folder; the model is in `model/` there
     "Train a recipe, both stages. Raises `ColorganError` on bad input, and `KeyboardInterrupt` after Ctrl-C, when what was trained is saved."
-    whole, names = get_recipe(recipe), tracker_names(track)
-    fields = dict(pretrain_epochs=pretrain_epochs, gan_epochs=gan_epochs, bs=None if bs == 'auto' else bs, items=items, **sides(size))
-    recipe = replace(whole, **{k: v for k, v in fields.items() if v is not None}, **changes)
-    asked = dict(data=plain(data), valid=plain(valid), seed=seed, init=init and str(init), compile=compile)
-    minutes = dict(pretrain=pretrain_minutes, gan=gan_minutes)
-    precision('cpu', amp or 'fp32')
-    with together(default_device(device)) as device:
-        load = lambda bs: data if isinstance(data, DataLoaders) else get_dls(data, recipe.size, bs, recipe.space, valid, recipe.items, seed, device, **(data_kw or {}))
-        seed_all(seed)
-        if processes() > 1: from_first(lambda: bool(load(recipe.bs)))
-        dls = load(recipe.bs)
-        gen = fill(create_gen(recipe, pretrained=False), load_tensors(init), f'the weights of {init}') if init else create_gen(recipe)
-        with run_folder(out, drive) as folder:
-            amp = amp or best_precision(device, gen)
-            if bs == 'auto':
-                recipe = replace(recipe, bs=from_first(lambda: begun_bs(folder) or auto_bs(recipe, device, len(dls.train_ds), amp)))
-                dls = load(recipe.bs)
-            run = Run(folder, recipe, shared_dls(dls), resume, keep, checkpoint_minutes, amp, **asked, **{f'{k}_minutes': v for k, v in minutes.items()})
-            if compile and not run.finished: compiled(gen, recipe.size, device, amp)
-            with tracked([] if rank() or run.finished else names, folder, run.asked) as run.trackers: stages(run, whole, gen, minutes)
+    _train(SimpleNamespace(**locals()))
     return Path(out)
 
 # %% ../nbs/10_run.ipynb #d7a7a957
