@@ -88,6 +88,7 @@ def greyed(rgb): # RGB in [0, 1], shape `(n, 3, h, w)`
     light = rgb_to_lab(rgb)[:, :1]
     return lab_to_rgb(torch.cat([light, light * 0, light * 0], 1))
 
+# %% ../nbs/12_compare.ipynb #392e305b
 def score_batch(results, # PIL images, or None: grey
                 truths, # PIL images, each of the size of its result
                 device='cpu', score=score_photos,
