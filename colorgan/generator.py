@@ -13,6 +13,7 @@ __all__ = ['generators', 'Generator', 'PretrainedUnet', 'resnet18_unet', 'norm_l
 import inspect, math
 from functools import cache
 import torch, torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn
 from fastai.vision.learner import create_body
 from fastai.vision.models.unet import DynamicUnet
@@ -199,19 +200,21 @@ class LightNet(nn.Module):
         self.head = nn.Conv2d(widths[-1], len(self.paint.bins) if head == 'bins' else 2, 1)
         nn.init.zeros_(self.head.weight)
         self.head.bias.data = -(self.paint.bins * 5).square().sum(1) if head == 'bins' else torch.zeros(2)
-
-    def logits(self, x):
-        "What the last convolution says, at stride `chroma`: scores of the bins with `head='bins'`, else a and b"
-        *skips, y = self.encoder(self.grey(x))
-        y = self.neck(y)
-        for up, skip in zip(self.ups, skips[::-1]): y = up(y, skip)
-        return self.head(y)
-
-    def small(self, x):
-        "a and b at stride `chroma`"
-        return self.paint(self.logits(x))
-
     def forward(self, x): return F.interpolate(self.small(x), scale_factor=float(self.chroma), mode='bilinear', align_corners=False)
+
+# %% ../nbs/02_generator.ipynb #13733fd0
+@patch
+def logits(self:LightNet, x):
+    "What the last convolution says, at stride `chroma`: scores of the bins with `head='bins'`, else a and b"
+    *skips, y = self.encoder(self.grey(x))
+    y = self.neck(y)
+    for up, skip in zip(self.ups, skips[::-1]): y = up(y, skip)
+    return self.head(y)
+
+@patch
+def small(self:LightNet, x):
+    "a and b at stride `chroma`"
+    return self.paint(self.logits(x))
 
 # %% ../nbs/02_generator.ipynb #66bbd9b2
 def light_net(n_out=2, # a and b: the light generator paints nothing else
