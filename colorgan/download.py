@@ -6,10 +6,10 @@ Docs: https://colorgan.github.io/colorgan/download.html.md"""
 
 # %% auto #0
 __all__ = ['collections', 'data_folder', 'fetch', 'unpack', 'coco', 'stl10', 'celeba', 'landscapes', 'lab_arrays', 'HFPhoto',
-           'hugging_face']
+           'hugging_face', 'measured']
 
 # %% ../nbs/00_download.ipynb #50b45479
-import hashlib, os, shutil, sys, tarfile, threading, time, zipfile, zlib
+import hashlib, json, os, shutil, sys, tarfile, threading, time, zipfile, zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from http.client import HTTPException
@@ -197,3 +197,12 @@ def hugging_face(name) -> list: # references
 
 # %% ../nbs/00_download.ipynb #f8c7e508
 collections = {'coco': coco, 'stl10': stl10, 'celeba': celeba, 'landscapes': landscapes, 'lab-arrays': lab_arrays}
+
+# %% ../nbs/00_download.ipynb #63c3b003
+def measured(name, # of the figures, as 'bench_data'
+             folder='results', # where they are, in a copy of the project
+            ): # plain data
+    "Figures that were measured for these notebooks, fetched if they are not here. Raises `ColorganError` if they cannot be had."
+    kept = Path(folder)/f'{name}.json'
+    if not kept.exists(): kept = fetch(f'https://raw.githubusercontent.com/colorgan/colorgan/main/nbs/results/{name}.json', data_folder()/'results'/f'{name}.json')
+    return json.loads(kept.read_text(encoding='utf-8'))
