@@ -5,14 +5,17 @@ import json
 import os
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
 import pytest
 
-from colorgan.course import exercises, judged, judges
+from colorgan.course import exercises, judged, judges, load_judges
 
+load_judges()
 root = Path(__file__).resolve().parent.parent
 walks = [p for p in sorted(root.glob('nbs/course/*.ipynb')) if p.stem[0].isdigit()]
 every_walk = pytest.mark.parametrize('walk', walks, ids=lambda p: p.stem)
@@ -98,6 +101,19 @@ def test_judges_say_what_is_asked(walk):
     for n, judge in judges[walk].items():
         assert judge.__doc__ and '\n' not in judge.__doc__
         assert judged(walk, n, None).startswith('put your answer in place of None')
+
+
+late = """
+import sys
+from colorgan.course import exercise, exercises, judged
+assert 'torch' not in sys.modules
+@exercise(1, 2)
+def own(answer): return 'no'
+assert exercises(1)(2, 7) is False and judged(1, 2, 7) == 'no' and judged(2, 3, -5)
+"""
+
+
+def test_judges_come_late_and_leave_own_ones_alone(): subprocess.run([sys.executable, '-c', late], check=True)
 
 
 def test_checks_know_their_exercises():
