@@ -11,6 +11,7 @@ __all__ = ['Job', 'plan', 'batches', 'Progress', 'Report', 'colorize_files', 'co
 import os, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -150,13 +151,20 @@ def _succeeded(future, job, report):
 # %% ../nbs/11_album.ipynb #e644f28a
 def _run(album, jobs, report, bar):
     "Colorize `jobs`: while one photo is in the network, another is read or written"
-    pool = ThreadPoolExecutor(min(4, cores() + 1))
+    pool = ThreadPoolExecutor(min(4, cores()))
     try:
         for batch in batches(jobs):
             for j, f in [(j, pool.submit(album.save, j)) for j in batch]:
                 report.done += _succeeded(f, j, report)
                 bar.step()
     finally: pool.shutdown(cancel_futures=True)
+
+# %% ../nbs/11_album.ipynb #0f178205
+def _for_many(colorizer):
+    "The colorizer, its network with a single thread if it is an ONNX file, for photos that are painted side by side"
+    many = copy(colorizer)
+    if isinstance(many.net, OnnxNet): many.net = OnnxNet(many.net.path, threads=1)
+    return many
 
 # %% ../nbs/11_album.ipynb #c867a156
 def _settings(saturation, quality, subsampling, hints):
@@ -186,7 +194,7 @@ def colorize_files(inputs, # photos, folders and zips: a path or a list of paths
     if todo:
         bar = Progress(len(todo), progress)
         colorizer = weights if isinstance(weights, Colorizer) else Colorizer(weights, size, device)
-        try: _run(_Album(colorizer, **kw), todo, report, bar)
+        try: _run(_Album(_for_many(colorizer) if len(todo) >= 8 else colorizer, **kw), todo, report, bar)
         finally: bar.close()
         report.rate = bar.rate()
     return report

@@ -46,12 +46,14 @@ class TorchNet:
 # %% ../nbs/11_colorize.ipynb #9c9fbdbb
 class OnnxNet:
     "An ONNX file of the network alone as a function from lightness `(n, 1, h, w)` to a and b `(n, 2, h, w)`, numpy arrays in Lab units"
-    def __init__(self, path): # the file, as `colorgan export --chroma-only` writes it
+    def __init__(self, path, # the file, as `colorgan export --chroma-only` writes it
+                 threads=0): # that work on one call; 0: as many as there are cores
         if not find_spec('onnxruntime'): raise ColorganError(f'{label(path)} needs onnxruntime: pip install onnxruntime')
         import onnxruntime as ort
         ort.set_default_logger_severity(3)
         options = ort.SessionOptions()
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+        self.path, options.intra_op_num_threads = Path(path).absolute(), threads
         try: self.session = ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
         except Exception as e: raise ColorganError(f'{label(path)} is not an ONNX file that can be run') from e
         if [i.name for i in self.session.get_inputs()] != ['L']:
