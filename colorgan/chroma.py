@@ -109,15 +109,12 @@ def _span(m):
     return slice(i[0], i[-1] + 1)
 
 # %% ../nbs/11_chroma.ipynb #a7d1b670
-def across(a: np.ndarray, # `(…, n)`
-           m: np.ndarray, # what `resize_matrix` returns, `(w, n)`
-          ) -> np.ndarray: # `(…, w)`
-    "`a @ m.T`, some columns at a time and without the zeros"
-    out = np.empty((*a.shape[:-1], len(m)), np.float32)
-    for s in strips(len(m), 1, 16 if len(m) > m.shape[1] else 4):
-        c = _span(m[s])
-        np.matmul(a[..., c], m[s, c].T, out=out[..., s])
-    return out
+def across(a: np.ndarray, # float32 `(h, n)`
+           w: int, # columns wanted
+           how=Image.BILINEAR, # `Image.BILINEAR` or `Image.BICUBIC`
+          ) -> np.ndarray: # `(h, w)`
+    "The rows of `a` brought to `w` columns"
+    return np.asarray(Image.fromarray(a).resize((w, len(a)), how))
 
 # %% ../nbs/11_chroma.ipynb #a541f7e9
 def shrink(y: np.ndarray, # luminance, uint16 `(h, w)`
@@ -130,7 +127,7 @@ def shrink(y: np.ndarray, # luminance, uint16 `(h, w)`
         r = _span(rows[:, s].T)
         return r, rows[r, s] @ lookup(lightness, y[s])
     for r, part in in_threads(strip, strips(h, w)): small[r] += part
-    return across(small, resize_matrix(w, shape[1]))
+    return across(small, shape[1])
 
 # %% ../nbs/11_chroma.ipynb #bdc9b737
 def pad32(L: np.ndarray, # `(h, w)`
@@ -191,7 +188,7 @@ def join(y: np.ndarray,  # luminance, uint16 `(h, w)`
     "A photo with the lightness of `y` and the chroma `ab`, which is brought to its size"
     h, w = y.shape
     rows, out = resize_matrix(ab.shape[1], h, cubic), np.empty((3, h, w), np.uint8)
-    a, b = across(ab / np.float32([500, 200])[:, None, None], resize_matrix(ab.shape[2], w, cubic))
+    a, b = (across(p / s, w, Image.BICUBIC) for p, s in zip(ab, np.float32([500, 200])))
     def strip(s):
         c = _span(rows[s])
         join_strip(y[s], rows[s, c] @ a[c], rows[s, c] @ b[c], out[:, s])
