@@ -31,8 +31,9 @@ def as_image(photo, # PIL image; uint8 array `(h, w, 3)`; RGB tensor in [0, 1] `
     return Image.fromarray((rgb.detach().cpu().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())
 
 # %% ../nbs/06_visualize.ipynb #50012a3a
-def _text(draw, xy, words, width, size): # left-aligned, cut to `width` points
-    font = ImageFont.load_default(size)
+def _text(draw, xy, words, width, size, least=8): # left-aligned, made smaller, and if need be cut, to `width` points
+    fonts = [ImageFont.load_default(s) for s in range(size, least - 1, -1)]
+    font = next((f for f in fonts if draw.textlength(words, font=f) <= width), fonts[-1])
     while words and draw.textlength(words, font=font) > width: words = words[:-1]
     draw.text(xy, words, fill='black', font=font)
 
