@@ -28,48 +28,62 @@ function load() {
   return network;
 }
 
-/** RGBA pixels of a photo, upright, its long side at most `most`. */
-async function pixels(file, most = Infinity) {
-  const bitmap = await createImageBitmap(file), k = Math.min(1, most / Math.max(bitmap.width, bitmap.height));
+/** A photo, decoded and upright. */
+async function decode(file) {
+  try { return await createImageBitmap(file); }
+  catch { throw new Error(`${file.name} is not a photo that this browser can read: try a JPEG, PNG or WebP`); }
+}
+
+/** RGBA pixels of a decoded photo, its long side at most `most`. */
+function pixels(bitmap, most = Infinity) {
+  const k = Math.min(1, most / Math.max(bitmap.width, bitmap.height));
   const canvas = new OffscreenCanvas(Math.max(1, Math.round(bitmap.width * k)), Math.max(1, Math.round(bitmap.height * k)));
   const context = canvas.getContext('2d', {willReadFrequently: true});
   context.imageSmoothingQuality = 'high';
   context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  bitmap.close();
   return {canvas, context, image: context.getImageData(0, 0, canvas.width, canvas.height)};
 }
 
-/** What the network paints for a photo, and how large the photo is. */
-async function chroma(file) {
+/** What the network paints for a decoded photo, and how large the photo is. */
+async function chroma(bitmap) {
   const {session, size, stride} = await load();
-  const {image: {data, width, height}} = await pixels(file), [rows, columns] = smallShape(height, width, size);
+  const {image: {data, width, height}} = pixels(bitmap), [rows, columns] = smallShape(height, width, size);
   const padded = pad(shrink(luminance(data), height, width, rows, columns), rows, columns, stride);
   const {ab} = await session.run({L: new ort.Tensor('float32', padded.L, [1, 1, padded.h, padded.w])});
   return {ab: ab.data, rows, columns, stride: padded.w, width, height};
 }
 
-/** A file of the photo in colour: a preview, or all of it. */
-async function paint({file, seen}, strength, most, type) {
-  const {canvas, context, image} = await pixels(file, most);
+/** A file of the decoded photo with the chroma that was `seen` in it: a preview, or all of it. */
+function paint(bitmap, seen, strength, most, type) {
+  const {canvas, context, image} = pixels(bitmap, most);
   join(luminance(image.data), image.height, image.width, seen.ab, seen.rows, seen.columns, seen.stride, strength, image.data);
   context.putImageData(image, 0, 0);
   return canvas.convertToBlob({type, quality: .95});
 }
 
+/** The same for a photo that was opened before. */
+async function repaint({file, seen}, strength, most, type) {
+  const bitmap = await decode(file);
+  try { return await paint(bitmap, seen, strength, most, type); }
+  finally { bitmap.close(); }
+}
+
 const jobs = {
   async open(id, {file}) {
-    try { (await createImageBitmap(file)).close(); }
-    catch { throw new Error(`${file.name} is not a photo that this browser can read: try a JPEG, PNG or WebP`); }
-    await load();
-    const begun = performance.now(), photo = {file, seen: await chroma(file)};
-    photos.set(id, photo);
-    const after = await paint(photo, 1, PREVIEW, 'image/jpeg');
-    tell(id, {after, width: photo.seen.width, height: photo.seen.height, seconds: (performance.now() - begun) / 1000});
+    let begun = performance.now();
+    const bitmap = await decode(file), decoding = performance.now() - begun;
+    try {
+      await load();
+      begun = performance.now() - decoding;
+      const seen = await chroma(bitmap), after = await paint(bitmap, seen, 1, PREVIEW, 'image/jpeg');
+      photos.set(id, {file, seen});
+      tell(id, {after, width: seen.width, height: seen.height, seconds: (performance.now() - begun) / 1000});
+    } finally { bitmap.close(); }
   },
-  async tint(id, {strength}) { tell(id, {after: await paint(photos.get(id), strength, PREVIEW, 'image/jpeg')}); },
+  async tint(id, {strength}) { tell(id, {after: await repaint(photos.get(id), strength, PREVIEW, 'image/jpeg')}); },
   async save(id, {strength}) {
     const photo = photos.get(id), type = photo.file.type === 'image/jpeg' ? 'image/jpeg' : 'image/png';
-    tell(id, {saved: await paint(photo, strength, Infinity, type)});
+    tell(id, {saved: await repaint(photo, strength, Infinity, type)});
   },
   async close(id) { photos.delete(id); },
 };
