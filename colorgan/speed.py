@@ -8,7 +8,7 @@ Docs: https://colorgan.github.io/colorgan/speed.html.md"""
 __all__ = ['TutorialData', 'cut_photos', 'rate', 'threads', 'bench_data']
 
 # %% ../nbs/01_speed.ipynb #760d0e27
-import json, os, tempfile, time
+import tempfile, time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as T
 from .cache import make_cache
 from .color import get_space
-from .crops import crop_box
+from .crops import crop_box, encode_bytes
 from .data import CachedPhotos, PhotoDL, Photos, ToSpace
-from .photos import cores, open_photo, photo_files, write_whole
+from .photos import busy, cores, open_photo, photo_files, write_json
 
 # %% ../nbs/01_speed.ipynb #22358d06
 class TutorialData(Dataset):
@@ -112,6 +112,20 @@ def _rounds(ways, n, seconds, rounds, say):
     for name, r in rates.items(): say(f"{name}: {r['one']:,.0f} photos/s with one process, {r['all']:,.0f} with all cores")
     return rates
 
+# %% ../nbs/01_speed.ipynb #48eae941
+def _steps(refs, cache, size, bs, seconds):
+    "Milliseconds that each step of ours takes for a photo, on one core and on all"
+    files, cached, idxs = Photos(refs, size, True, 0), CachedPhotos(photo_files(cache), size, True, 0, torch.device('cpu')), list(range(bs))
+    windows = cached.read(idxs, 0)
+    rgb = cached.finish(*windows)
+    steps = {'decode and cut': lambda: files.read(idxs, 0), 'read from the cache': lambda: cached.read(idxs, 0),
+             'crop': lambda: cached.finish(*windows), 'to Lab': lambda: encode_bytes(get_space('lab'), rgb)}
+    ms = {name: {} for name in steps}
+    for label, n in ('one', 1), ('all', cores()):
+        with threads(n):
+            for name, f in steps.items(): ms[name][label] = round(1e3 / rate(lambda f=f: (f() for _ in range(8)), 8 * bs, seconds), 3)
+    return ms
+
 # %% ../nbs/01_speed.ipynb #bfc4163a
 def bench_data(data=None, # photos, as `photo_files` takes them; bundled ones cut to JPEGs if `None`
                json_file=None, # where to write the figures
@@ -122,16 +136,17 @@ def bench_data(data=None, # photos, as `photo_files` takes them; bundled ones cu
                say=print, # told the figures
               ) -> dict: # photos per second of each way with one process and with all cores, and the ratios of the best
     "The tutorial's way of loading photos against ours, on the same photos in one run"
-    load = round(os.getloadavg()[0] / cores(), 2) if hasattr(os, 'getloadavg') else None
+    load = busy()
     with tempfile.TemporaryDirectory() as tmp:
         if data is None: cut_photos(tmp, n, size)
         refs = photo_files(data or tmp)
         refs = [refs[i] for i in np.random.default_rng(0).permutation(len(refs))[:n]]
         cache = make_cache(refs, Path(tmp)/'bench.cache', size, say=lambda text: None)
         rates = _rounds(_ways(refs, cache, size, bs), len(refs) // bs * bs, seconds, rounds, say)
+        steps = _steps(refs, cache, size, bs, seconds / rounds)
         gpu = {'gpu_lab_photos_per_s': round(_gpu_rate(cache, size, seconds))} if torch.cuda.is_available() else {}
     best = {k: max(v.values()) for k, v in rates.items()}
     ratios = {f'{k}_ratio': round(best[k] / best['tutorial'], 2) for k in best if k != 'tutorial'}
-    facts = dict(photos=len(refs), size=size, bs=bs, cores=cores(), load=load, torch=torch.__version__) | ratios | gpu | {'photos_per_s': rates}
-    if json_file is not None: write_whole(json_file, (json.dumps(facts, indent=1) + '\n').encode())
+    facts = dict(photos=len(refs), size=size, bs=bs, cores=cores(), load=load, torch=torch.__version__) | ratios | gpu | {'photos_per_s': rates, 'ms_per_photo': steps}
+    if json_file is not None: write_json(json_file, facts)
     return facts
