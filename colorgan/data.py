@@ -26,9 +26,9 @@ from .photos import CachePhoto, bundled_photos, cores, open_cache, open_photo, p
 from .screen import measured, reasons, twin, twins
 _all_ = ['bundled_photos', 'open_photo', 'photo_files']
 
-# %% ../nbs/01_data.ipynb #adf00bad
-class Photos:
-    "Photos read from their files, cut to squares of bytes, batch by batch"
+# %% ../nbs/01_data.ipynb #5139b7dd
+class _Files:
+    "Photos read from their files, cut to squares of bytes, one by one"
     def __init__(self, refs, size, augment, seed, fill=True): # fill: put another photo in the place of one that cannot be read
         self.refs, self.size, self.augment, self.seed, self.fill, self.bad = refs, size, augment, seed, fill, {}
     def __len__(self): return len(self.refs)
@@ -46,6 +46,10 @@ class Photos:
         if self.fill: self.despair()
         return []
     def despair(self): raise ColorganError(f'not one of {len(self)} photos can be read, {photo_name(self.refs[0])} among them: look at what they are')
+
+# %% ../nbs/01_data.ipynb #e856200f
+class Photos(_Files):
+    "Photos read from their files, cut to squares of bytes, batch by batch"
     def read(self, idxs, epoch):
         "Bytes of shape `(n, size, size, 3)`, which of them to mirror, and the numbers of photos that could not be read"
         u, bad = dice(self.seed, epoch, len(self))[idxs], []
@@ -58,8 +62,23 @@ class Photos:
         if len(self.bad) == len(self): self.despair()
         return mirrored(rgb.permute(0, 3, 1, 2), mirror)
 
-# %% ../nbs/01_data.ipynb #fa8c7547
-class CachedPhotos:
+# %% ../nbs/01_data.ipynb #6b5494dc
+class _Windows:
+    "Squares out of the bytes of a cache, by the processor or on the device"
+    def copied(self, rows, wx, wy):
+        out = np.empty((len(rows), self.s, self.s, 3), np.uint8)
+        for o, r, x, y in zip(out, rows, wx, wy):
+            start, w, h = int(r['start']), int(r['w']), int(r['h'])
+            o[:] = self.cache.data[start:start + h * w * 3].reshape(h, w, 3)[y:y + self.s, x:x + self.s]
+        return out
+    def gathered(self, at):
+        "The same windows out of the copy of the cache on the device"
+        n = torch.arange(self.s, device=at.device)
+        rows = at[:, :1, None] + n[:, None] * at[:, 1:, None]
+        return self.flat[rows + torch.arange(self.s * 3, device=at.device)].view(len(at), self.s, self.s, 3)
+
+# %% ../nbs/01_data.ipynb #8eda0644
+class CachedPhotos(_Windows):
     "Photos of one cache, cut from its bytes, batch by batch; same methods as `Photos`"
     def __init__(self, refs, size, augment, seed, device):
         self.cache, self.refs, self.size, self.augment, self.seed = open_cache(refs[0].cache), refs, size, augment, seed
@@ -77,17 +96,6 @@ class CachedPhotos:
         box = torch.from_numpy(np.stack([x - wx, y - wy, bw, bh], 1).astype(np.float32))
         windows = self.copied(rows, wx, wy) if self.flat is None else np.stack([rows['start'] + (wy * w + wx) * 3, w * 3], 1).astype(np.int64)
         return torch.from_numpy(windows), box, torch.from_numpy((u[:, 4] < .5) & self.augment)
-    def copied(self, rows, wx, wy):
-        out = np.empty((len(rows), self.s, self.s, 3), np.uint8)
-        for o, r, x, y in zip(out, rows, wx, wy):
-            start, w, h = int(r['start']), int(r['w']), int(r['h'])
-            o[:] = self.cache.data[start:start + h * w * 3].reshape(h, w, 3)[y:y + self.s, x:x + self.s]
-        return out
-    def gathered(self, at):
-        "The same windows out of the copy of the cache on the device"
-        n = torch.arange(self.s, device=at.device)
-        rows = at[:, :1, None] + n[:, None] * at[:, 1:, None]
-        return self.flat[rows + torch.arange(self.s * 3, device=at.device)].view(len(at), self.s, self.s, 3)
     def finish(self, windows, box, mirror):
         "On the device: RGB of shape `(n, 3, size, size)`, on a GPU as floats in [0, 1], on a CPU as bytes"
         if windows.ndim == 2: windows = self.gathered(windows)

@@ -131,7 +131,7 @@ def compare_recipes(data, # photos, as `get_dls` takes them
     draw(results, out, [refs[i * len(refs) // rows] for i in range(min(rows, len(refs)))], size)
     return results
 
-# %% ../nbs/12_race.ipynb #78f6167f
+# %% ../nbs/12_race.ipynb #d8771714
 figures = dict(recipe='recipe', parameters='parameters', photos='photos seen', seconds='seconds', ab='ab distance', interval='95 % of it',
                psnr='PSNR', ssim='SSIM', de2000='CIEDE2000', cf='colourfulness', warm='warm bias', frechet='Fréchet')
 
@@ -144,6 +144,7 @@ def table(results) -> list: # lists of values, the first of them the names of th
     beside = [[name, *(best.get(f'{k}_{name}', '') for k in there[1:])] for name in ('grey', 'truth')]
     return [there, *rows, *beside]
 
+# %% ../nbs/12_race.ipynb #c422e95c
 def said(v):
     "A value for people"
     return f'{v / 1e6:.1f} M' if isinstance(v, int) and v >= 1e6 else f'{v:,}' if isinstance(v, int) else f'{v:.2f}' if isinstance(v, float) else str(v)

@@ -13,6 +13,7 @@ import torch
 from fastai.callback.core import Callback
 from fastai.vision.learner import create_body
 from fastai.vision.models.unet import DynamicUnet
+from fastcore.basics import patch
 from functools import lru_cache
 from pathlib import Path
 from torch import nn
@@ -48,7 +49,7 @@ class Watch:
     @property
     def seconds(self): return (self.ends[-1] - self.ends[0]) / (len(self.ends) - 1)
 
-# %% ../nbs/10_steps.ipynb #34935d56
+# %% ../nbs/10_steps.ipynb #3bcc2932
 class TutorialLoop:
     "Networks, losses and optimizers of the tutorial, and a pass over its photos"
     def __init__(self, refs, size, bs, device):
@@ -60,42 +61,6 @@ class TutorialLoop:
     def judge(self, photos, true):
         logits = self.critic(photos)
         return self.adv(logits, torch.full_like(logits, float(true)))
-    def critic_turn(self, L, ab, fake):
-        for p in self.critic.parameters(): p.requires_grad = True
-        self.opts[1].zero_grad()
-        losses = self.judge(torch.cat([L, fake.detach()], 1), False), self.judge(torch.cat([L, ab], 1), True)
-        total = sum(losses) * .5
-        total.backward()
-        self.opts[1].step()
-        return [*losses, total]
-    def gen_turn(self, L, ab, fake, watch):
-        for p in self.critic.parameters(): p.requires_grad = False
-        self.opts[0].zero_grad()
-        losses = self.judge(torch.cat([L, fake], 1), True), self.l1(fake, ab) * 100
-        watch.mark('loss')
-        total = sum(losses)
-        total.backward()
-        watch.mark('backward')
-        self.opts[0].step()
-        watch.mark('optimizer')
-        return [*losses, total]
-    def gan_step(self, L, ab, watch):
-        fake = self.gen(L)
-        watch.mark('generator')
-        losses = self.critic_turn(L, ab, fake)
-        watch.mark("critic's turn")
-        return losses + self.gen_turn(L, ab, fake, watch)
-    def l1_step(self, L, ab, watch):
-        fake = self.gen(L)
-        watch.mark('generator')
-        loss = self.l1(fake, ab)
-        self.opts[0].zero_grad()
-        watch.mark('loss')
-        loss.backward()
-        watch.mark('backward')
-        self.opts[0].step()
-        watch.mark('optimizer')
-        return [loss]
     def run(self, stage, parts=False):
         "One pass over the photos"
         watch, step = Watch(self.device, parts), self.gan_step if stage == 'gan' else self.l1_step
@@ -107,6 +72,52 @@ class TutorialLoop:
             watch.end()
         assert all(l == l for l in fetched)
         return watch
+
+# %% ../nbs/10_steps.ipynb #4814f7c9
+@patch
+def critic_turn(self:TutorialLoop, L, ab, fake):
+    for p in self.critic.parameters(): p.requires_grad = True
+    self.opts[1].zero_grad()
+    losses = self.judge(torch.cat([L, fake.detach()], 1), False), self.judge(torch.cat([L, ab], 1), True)
+    total = sum(losses) * .5
+    total.backward()
+    self.opts[1].step()
+    return [*losses, total]
+
+@patch
+def gen_turn(self:TutorialLoop, L, ab, fake, watch):
+    for p in self.critic.parameters(): p.requires_grad = False
+    self.opts[0].zero_grad()
+    losses = self.judge(torch.cat([L, fake], 1), True), self.l1(fake, ab) * 100
+    watch.mark('loss')
+    total = sum(losses)
+    total.backward()
+    watch.mark('backward')
+    self.opts[0].step()
+    watch.mark('optimizer')
+    return [*losses, total]
+
+# %% ../nbs/10_steps.ipynb #0f94ff07
+@patch
+def gan_step(self:TutorialLoop, L, ab, watch):
+    fake = self.gen(L)
+    watch.mark('generator')
+    losses = self.critic_turn(L, ab, fake)
+    watch.mark("critic's turn")
+    return losses + self.gen_turn(L, ab, fake, watch)
+
+@patch
+def l1_step(self:TutorialLoop, L, ab, watch):
+    fake = self.gen(L)
+    watch.mark('generator')
+    loss = self.l1(fake, ab)
+    self.opts[0].zero_grad()
+    watch.mark('loss')
+    loss.backward()
+    watch.mark('backward')
+    self.opts[0].step()
+    watch.mark('optimizer')
+    return [loss]
 
 # %% ../nbs/10_steps.ipynb #18c99924
 class Reading(Callback):
