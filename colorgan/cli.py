@@ -56,12 +56,6 @@ def _workspace():
 def _numbers(text): return [int(n) for n in text.split(',')]
 _numbers.__name__ = 'list of numbers'
 
-# %% ../nbs/15_cli.ipynb #550a3949
-def _write_json(path, what):
-    import json
-    from colorgan.files import write_whole
-    write_whole(path, (json.dumps(what, indent=1) + '\n').encode())
-
 # %% ../nbs/15_cli.ipynb #6ae0ab63
 def _colorize(a):
     if '-' in (*a.input, a.out): return _pipe(a)
@@ -175,12 +169,13 @@ def _print_figures(r):
 # %% ../nbs/15_cli.ipynb #e5a1c0de
 def _evaluate(a):
     from colorgan.compare import evaluate
+    from colorgan.photos import write_json
     result = evaluate(a.weights or ['light'], a.data, a.size, a.work, a.items, a.device, a.protocol, sheet=a.sheet, sizes=a.sizes, old=a.old)
     seen = result['work'] if result['work'] else 'its own'
     print(f"{result['n']} photos, judged {'each at its own size' if result['size'] is None else 'at short side ' + str(result['size'])}, seen by the network at {seen}")
     for r in (result, *result.get('others', [])): _print_figures(r)
     for s in result['skipped']: print(f'skipped: {s}')
-    if a.json: _write_json(a.json, result)
+    if a.json: write_json(a.json, result)
 
 # %% ../nbs/15_cli.ipynb #9d780e7d
 def _evaluate_words(p):
@@ -196,9 +191,10 @@ def _evaluate_words(p):
 
 # %% ../nbs/15_cli.ipynb #dae9c48d
 def _compare(a):
+    from colorgan.photos import write_json
     from colorgan.race import as_markdown, compare_recipes, table
     results = compare_recipes(a.data, a.out, a.recipes, a.budget, a.photos, a.size, _share(a.valid), a.shown, a.rows, a.seed, a.device)
-    if a.json: _write_json(a.json, results)
+    if a.json: write_json(a.json, results)
     print(as_markdown(table(results)) + f'The table is in {a.out}/table.md and table.csv, the sheet in {a.out}/sheet.png.')
 
 # %% ../nbs/15_cli.ipynb #4c885d31

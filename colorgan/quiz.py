@@ -65,9 +65,10 @@ def read_answers(path) -> list: # dicts
     "Answers that were saved; raises `ColorganError` if the file holds something else"
     try:
         answers = [json.loads(line) for line in Path(path).read_text(encoding='utf-8').splitlines()]
-        if all(a.keys() >= {'pair', 'name', 'left', 'said'} for a in answers): return answers
-    except (OSError, ValueError, AttributeError): pass
-    raise ColorganError(f'{path} holds no answers: give a file that was made with save')
+        good = all(a.keys() >= {'pair', 'name', 'left', 'said'} for a in answers)
+    except (OSError, ValueError, AttributeError): good = False
+    if not good: raise ColorganError(f'{path} holds no answers: give a file that was made with save')
+    return answers
 
 # %% ../nbs/16_quiz.ipynb #50c608f1
 class Pairs:

@@ -26,7 +26,7 @@ from .gan import gan_learner
 from .generator import create_gen
 from .lab import ColorganError
 from .metrics import ColourMetrics, held_out
-from .photos import photo_name, write_whole
+from .photos import photo_name, write_json, write_whole
 from .pretrain import pretrain_learner
 from .recipes import fill, get_recipe, load_tensors, make_folder, recipe_from, replace, save_model, versions
 from .several import Several, from_first, most, processes, rank, shared_dls, together
@@ -71,7 +71,7 @@ def begin(self:Run, resume):
 
 @patch
 def describe(self:Run, **more):
-    write_whole(make_folder(self.path)/'run.json', (json.dumps(self.asked | dict(versions=versions()) | more, indent=1) + '\n').encode())
+    write_json(make_folder(self.path)/'run.json', self.asked | dict(versions=versions()) | more)
 
 @patch
 def compare(self:Run, begun, resume):

@@ -18,9 +18,9 @@ def held(run) -> bool:
     try:
         import fcntl
         with open(Path(run)/'.lock') as f: fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
     except BlockingIOError: return True
-    except (ImportError, OSError): pass
-    return False
+    except (ImportError, OSError): return False
 
 # %% ../nbs/10_status.ipynb #3d520330
 def duration(seconds) -> str:
