@@ -254,7 +254,8 @@ def create_gen(recipe, # has `gen` (a name), `gen_kw`, `space` and `size`
     "The generator of `recipe`, on the CPU, with `.recipe` set; raises `ColorganError` on an unknown name or argument"
     from colorgan.zoo import zoo
     smallest = min((recipe.size, *getattr(recipe, 'sizes', ())))
-    net = call_builder(generators | zoo, recipe.gen, recipe.gen_kw, n_out=get_space(recipe.space).n_out, size=smallest, pretrained=pretrained)
+    kw = {k: v for k, v in recipe.gen_kw.items() if pretrained or k != 'pretrained'}
+    net = call_builder(generators | zoo, recipe.gen, kw, n_out=get_space(recipe.space).n_out, size=smallest, pretrained=pretrained)
     gen = Generator(net, recipe.space).to(memory_format=torch.channels_last)
     gen.recipe = recipe
     return gen
