@@ -15,7 +15,7 @@ import numpy as np
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from PIL import Image
-from .lab import RGB_FROM_XYZ, WHITE, XYZ_FROM_RGB, gamma_table
+from .lab import RGB_FROM_XYZ, WHITE, XYZ_FROM_RGB, gamma_table, lab_root
 
 # %% ../nbs/11_chroma.ipynb #06a70fa3
 def strips(h: int, # rows
@@ -67,8 +67,7 @@ CORNER, SLOPE = 0.2068966, 1 / 7.787
 @cache
 def root_table():
     "Lab's f(Y), `(L + 16) / 116`, of each 16-bit luminance: float32 `(65536,)`"
-    t = np.arange(Y_MAX + 1) / Y_MAX
-    return np.where(t > 0.008856, np.cbrt(t), 7.787 * t + 16 / 116).astype(np.float32)
+    return lab_root(np.arange(Y_MAX + 1) / Y_MAX).astype(np.float32)
 
 # %% ../nbs/11_chroma.ipynb #89c922ec
 def unroot(f):

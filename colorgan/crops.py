@@ -16,7 +16,7 @@ import numpy as np, torch
 from torch.nn import functional as F
 from PIL import Image
 from .color import TensorL, TensorLab
-from .lab import WHITE, XYZ_FROM_RGB, gamma_table
+from .lab import WHITE, XYZ_FROM_RGB, gamma_table, lab_root
 from .photos import cores
 
 # %% ../nbs/01_crops.ipynb #f905be6c
@@ -96,8 +96,7 @@ def _tables(n=65535):
     "Linear light of a byte; matrix from linear RGB to XYZ over white, times `n`; and the root of Lab in the middle of n + 1 steps from 0 to 1"
     t = (np.arange(n + 1) + .5) / n
     t[[0, -1]] = 0, 1
-    root = np.where(t > 0.008856, np.cbrt(t), 7.787 * t + 16 / 116)
-    return gamma_table(), (XYZ_FROM_RGB / WHITE[:, None] * n).astype(np.float32), root.astype(np.float32)
+    return gamma_table(), (XYZ_FROM_RGB / WHITE[:, None] * n).astype(np.float32), lab_root(t).astype(np.float32)
 
 # %% ../nbs/01_crops.ipynb #809c358f
 @lru_cache(maxsize=4)

@@ -11,7 +11,7 @@ __all__ = ['chroma_of', 'read_hint', 'distance', 'spread']
 from importlib.util import find_spec
 import numpy as np
 from PIL import ImageColor
-from .lab import WHITE, XYZ_FROM_RGB, ColorganError, gamma_table
+from .lab import ColorganError, lab_of_levels
 
 # %% ../nbs/11_hints.ipynb #199cf4bd
 def chroma_of(colour: str, # as '#c03030', or a name, as 'teal'
@@ -19,9 +19,7 @@ def chroma_of(colour: str, # as '#c03030', or a name, as 'teal'
     "The chroma of a colour. Raises `ColorganError` if it is none."
     try: rgb = ImageColor.getrgb(colour)[:3]
     except (ValueError, AttributeError, TypeError) as e: raise ColorganError(f'{str(colour)!r} is not a colour: write it like #c03030') from e
-    t = XYZ_FROM_RGB @ gamma_table()[list(rgb)] / WHITE
-    f = np.where(t > 0.008856, np.cbrt(t), 7.787 * t + 16 / 116)
-    return np.float32([500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+    return np.float32(lab_of_levels(np.array(rgb))[1:])
 
 # %% ../nbs/11_hints.ipynb #0471de05
 def read_hint(hint, # `(x, y, colour)`, or the same as a text: 'x,y,#rrggbb'

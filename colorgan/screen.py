@@ -12,21 +12,14 @@ __all__ = ['measures', 'unreadable', 'tiny', 'long', 'colourless', 'twin', 'colo
 from io import BytesIO
 import numpy as np
 from PIL import Image, ImageDraw
-from .lab import WHITE, XYZ_FROM_RGB, ColorganError, gamma_table
+from .lab import ColorganError, lab_of_levels
 from .photos import in_parallel, open_photo, photo_files, photo_name, write_whole
-
-# %% ../nbs/00_screen.ipynb #09d76123
-def _lab(rgb):
-    "CIE Lab of uint8 RGB of shape `(…, 3)`"
-    t = gamma_table()[rgb] @ (XYZ_FROM_RGB.T / WHITE)
-    f = np.where(t > 0.008856, np.cbrt(t), 7.787 * t + 16 / 116)
-    return np.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], -1)
 
 # %% ../nbs/00_screen.ipynb #bd751bd6
 def colour_left(rgb: np.ndarray, # uint8 of shape `(h, w, 3)`, a small version of the photo
                ) -> float: # Lab units: 0 for grey and for any toning of grey
     "The colour that lightness does not explain: rms distance of a and b from their best parabolas in L"
-    lab = _lab(rgb).reshape(-1, 3)
+    lab = lab_of_levels(rgb).reshape(-1, 3)
     X = np.vander(lab[:, 0] / 100, 3)
     return float(np.sqrt(((lab[:, 1:] - X @ np.linalg.lstsq(X, lab[:, 1:], rcond=None)[0]) ** 2).sum(1).mean()))
 
