@@ -88,7 +88,8 @@ def parameters(weights) -> int:
 _l1 = replace('light', name='L1', bs=32, gan_epochs=0)
 ablation = [_l1, replace(_l1, name='Huber', pixel_loss='huber'), replace(_l1, name='L2', pixel_loss='mse'), replace(_l1, name='L1, rare colours', rare=.5),
             replace(_l1, name='bins', pixel_loss='bins', gen_kw={'chroma': 4, 'head': 'bins'}), replace(_l1, name='L1 + perceptual', perceptual=.1),
-            replace(_l1, name='L1, chroma at a half', gen_kw={'chroma': 2}), replace(_l1, name='L1, then GAN', gan_epochs=10)]
+            replace(_l1, name='L1, chroma at a half', gen_kw={'chroma': 2}), replace(_l1, name='L1, then GAN', gan_epochs=10),
+            get_recipe('resnet18-two-stage')]
 
 # %% ../nbs/12_race.ipynb #18fe4f9c
 def chosen(names) -> list: # of `Recipe`
