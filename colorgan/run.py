@@ -130,7 +130,7 @@ def fit_stage(run, # the `Run`
     cbs += [ColourMetrics(batch=run.watched), finite, keeper, stop, *precision(device, run.amp, gen)]
     if processes() > 1: cbs.append(Several())
     if not rank():
-        watchers = run.trackers(stage, keeper.first[0], run.state['learner']['train_iter'] if run.state else 0)
+        watchers = run.trackers(stage, keeper.first[0], run.state['learner']['train_iter'] + 1 if run.state else 0)
         cbs += [*watchers, RunLog(run, stage, [w.show for w in watchers if hasattr(w, 'show')])]
     with fast_math(device): fit_from(learn, keeper.first[0], 10**6 if minutes else epochs, cbs)
     if finite.bad is not None:

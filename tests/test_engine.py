@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -158,6 +159,20 @@ def test_trackers(tmp_path, monkeypatch):
     record, = run.glob('wandb/offline-run-*/run-*.wandb')
     assert {'watched_ab', 'adversarial', 'samples', 'lr_0'} <= wandb_keys(record)
     assert list(run.glob('wandb/offline-run-*/files/media/images/samples*.png'))
+
+
+def test_tensorboard_has_every_batch_after_a_resume(tmp_path, monkeypatch):
+    "Stopped by Ctrl-C after the fourth batch, and resumed: no batch is missing."
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    class StopsAtFour(run_module.Finite):
+        def after_batch(self):
+            if self.training and self.train_iter == 4: signal.raise_signal(signal.SIGINT)
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(run_module, 'Finite', StopsAtFour)
+        quietly(out=tmp_path/'run', track='tensorboard')
+    run = quietly(out=tmp_path/'run', track='tensorboard', resume=True)
+    steps = [e.step for e in EventAccumulator(str(run/'tensorboard'/'pretrain')).Reload().Scalars('lr_0')]
+    assert sorted(set(steps)) == [1, 2, 3, 4, 5, 6]
 
 
 def test_tracker_that_is_missing_leaves_no_folder(tmp_path):
