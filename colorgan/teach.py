@@ -13,9 +13,10 @@ from pathlib import Path
 import torch, torch.nn.functional as F
 from torchvision import models
 from .data import default_device, get_dls
-from .encoder import AsImageNet
+from .encoder import AsImageNet, torchvision_net
 from .lab import ColorganError
 from .photos import photo_name, write_whole
+from .recipes import _tensors
 
 # %% ../nbs/02_teach.ipynb #b981a19f
 def labels(refs, # photos, as `photo_files` gives them
@@ -51,13 +52,13 @@ def _classifier(name, n):
     "torchvision's network behind `AsImageNet`, with room for `n` names"
     if name not in models.list_models(module=models): raise ColorganError(f'torchvision has no classifier {name!r}: resnet18 and vgg16 are two that it has')
     if n > 1000: raise ColorganError(f'{n} folders are more than the 1000 names that an encoder of ImageNet has room for: leave some out')
-    return torch.nn.Sequential(AsImageNet(), models.get_model(name, weights=None))
+    return torch.nn.Sequential(AsImageNet(), torchvision_net(name, pretrained=False))
 
 def _written(net, out) -> Path:
     "The classifier's tensors in torchvision's names, as a file of safetensors"
     from safetensors.torch import save
     path = Path(out).with_suffix('.safetensors')
-    write_whole(path, save({k: v.cpu().contiguous() for k, v in net[1].state_dict().items()}))
+    write_whole(path, save(_tensors(net[1])))
     return path
 
 # %% ../nbs/02_teach.ipynb #3a121f07
@@ -71,6 +72,7 @@ def teach(data, # photos in folders, as `photo_files` takes them
           seed=42, device=None, # of order, crops and weights; where to train
          ) -> dict: # `file`, `names`, `photos`, `accuracy` on those held out, `chance`, `seconds`
     "Teach a classifier the names of folders from grey photos, and write it as a file for `pretrained`. Raises `ColorganError` if there is nothing to learn."
+    if epochs < 1: raise ColorganError(f'{epochs} epochs teach nothing: give at least 1')
     device = default_device(device)
     torch.manual_seed(seed)
     dls = get_dls(data, size, bs, valid=valid, seed=seed, device=device, screen=False)
@@ -84,6 +86,7 @@ def teach(data, # photos in folders, as `photo_files` takes them
         for x, n in lessons(dls.train, numbers):
             F.cross_entropy(net(x), n, label_smoothing=.1).backward()
             opt.step(), opt.zero_grad(), rates.step()
-        print(f'epoch {epoch + 1} of {epochs}: {accuracy(net, dls.valid, held):.1%} of {len(held)} photos named, {time.time() - begun:.0f} s', flush=True)
-    return dict(file=_written(net, out).name, names=len(names), photos=len(numbers), accuracy=accuracy(net, dls.valid, held),
+        share = accuracy(net, dls.valid, held)
+        print(f'epoch {epoch + 1} of {epochs}: {share:.1%} of {len(held)} photos named, {time.time() - begun:.0f} s', flush=True)
+    return dict(file=_written(net, out).name, names=len(names), photos=len(numbers), accuracy=share,
                 chance=held.bincount().max().item() / len(held), seconds=round(time.time() - begun, 1))

@@ -32,8 +32,9 @@ def as_image(photo, # PIL image; uint8 array `(h, w, 3)`; RGB tensor in [0, 1] `
 
 # %% ../nbs/06_visualize.ipynb #50012a3a
 def _text(draw, xy, words, width, size, least=8): # left-aligned, made smaller, and if need be cut, to `width` points
-    fonts = [ImageFont.load_default(s) for s in range(size, least - 1, -1)]
-    font = next((f for f in fonts if draw.textlength(words, font=f) <= width), fonts[-1])
+    for s in range(size, least - 1, -1):
+        font = ImageFont.load_default(s)
+        if draw.textlength(words, font=font) <= width: break
     while words and draw.textlength(words, font=font) > width: words = words[:-1]
     draw.text(xy, words, fill='black', font=font)
 
