@@ -13,7 +13,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 import numpy as np
-from .chroma import join, luminance, pad32, shrink, small_shape
+from .chroma import join, luminance, pad32, resized, shrink, small_shape, steadied
 from .files import label, read_photo
 from .hints import spread
 from .lab import ColorganError
@@ -104,7 +104,14 @@ class _Steps:
         return y, shrink(y, small_shape(*y.shape, self.size))
 
     def chroma(self, Ls):
-        "a and b, `(2, h, w)` in Lab units, for each small lightness; those of the same shape go through the network together"
+        "a and b, `(2, h, w)` in Lab units, for each small lightness; seen larger than the network was trained, they are `steadied`"
+        trained, painted = getattr(self.net, 'size', None), self.look(Ls)
+        if not trained or self.size <= trained: return painted
+        sure = self.look([resized(L[None], small_shape(*L.shape, trained))[0] for L in Ls])
+        return [steadied(ab, s) for ab, s in zip(painted, sure)]
+
+    def look(self, Ls):
+        "What the network itself paints; lightnesses of the same shape go through it together"
         padded = [pad32(L, getattr(self.net, 'stride', 32)) for L in Ls]
         out = [None] * len(Ls)
         for shape in {p.shape for p in padded}:
