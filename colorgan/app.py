@@ -18,7 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import ipywidgets as widgets
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from .chroma import join, luminance
 from .colorize import Colorizer, check_number, network
 from .files import encode, format_of, read_photo, writable
@@ -137,11 +137,8 @@ def controls(samples, weights): # paths; weights by name
 # %% ../nbs/14_app.ipynb #a759ea85
 def thumbnail(path, side=112):
     "A square of a photo as an address"
-    im = read_photo(path).image.convert('RGB')
-    im.thumbnail((2 * side, 2 * side))
-    k = min(im.size)
-    im = im.crop(((im.width - k) // 2, (im.height - k) // 2, (im.width + k) // 2, (im.height + k) // 2))
-    return data_url(encode(im.resize((side, side)), 'JPEG', 85))
+    im = ImageOps.fit(read_photo(path).image.convert('RGB'), (side, side))
+    return data_url(encode(im, 'JPEG', 85))
 
 def arrange(ui, samples): # as `controls` makes them; paths
     "The widgets in their places, as one"

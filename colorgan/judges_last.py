@@ -12,7 +12,7 @@ import math
 import numpy as np, torch
 from PIL import Image, ImageOps
 from .color import check_rgb, rgb_to_lab
-from .compare import _tensor
+from .compare import rgb_tensor
 from .course import exercise, number, tried
 from .metrics import ab_distance, colourfulness
 from .photos import bundled_photos, open_photo
@@ -22,7 +22,7 @@ from .recipes import load_tensors
 # %% ../nbs/17_judges_last.ipynb #a56ee114
 def _squares(side=128):
     "The middle of each bundled photo, RGB in [0, 1], `(n, 3, side, side)`"
-    return _tensor([ImageOps.fit(open_photo(p), (side, side), Image.LANCZOS) for p in bundled_photos()], 'cpu')
+    return rgb_tensor([ImageOps.fit(open_photo(p), (side, side), Image.LANCZOS) for p in bundled_photos()])
 
 def _safest(points, steps=60): # `(n, 2)`
     "The point with the smallest mean distance from `points`"

@@ -13,7 +13,7 @@ import csv, io, json, math
 import torch, torch.nn.functional as F
 from pathlib import Path
 from .colorize import Colorizer
-from .compare import _tensor, evaluate, in_batches, paint_batch, photo_at
+from .compare import evaluate, in_batches, paint_batch, photo_at, rgb_tensor
 from .data import split_photos
 from .files import save_photo
 from .lab import ColorganError
@@ -52,7 +52,7 @@ def mean_losses(weights, # as `load_model` takes them
     "Mean losses of the painted channels, in network range"
     gen, sums, n = load_model(weights), dict(mse=0., huber=0.), 0
     for batch in in_batches(refs, size, squeeze=True):
-        rgb = _tensor([im for _, im in batch], 'cpu')
+        rgb = rgb_tensor([im for _, im in batch])
         x, y = gen.space.encode(rgb)
         p, t = (gen.space.painted(i).as_subclass(torch.Tensor) for i in (gen(x), y))
         for k, f in dict(mse=F.mse_loss, huber=F.huber_loss).items(): sums[k] += float(f(p, t)) * len(batch)

@@ -16,7 +16,7 @@ from .data import default_device, get_dls
 from .encoder import AsImageNet, torchvision_net
 from .lab import ColorganError
 from .photos import photo_name, write_whole
-from .recipes import _tensors
+from .recipes import tensors_of
 
 # %% ../nbs/02_teach.ipynb #b981a19f
 def labels(refs, # photos, as `photo_files` gives them
@@ -58,7 +58,7 @@ def _written(net, out) -> Path:
     "The classifier's tensors in torchvision's names, as a file of safetensors"
     from safetensors.torch import save
     path = Path(out).with_suffix('.safetensors')
-    write_whole(path, save(_tensors(net[1])))
+    write_whole(path, save(tensors_of(net[1])))
     return path
 
 # %% ../nbs/02_teach.ipynb #3a121f07
