@@ -59,6 +59,9 @@ def first_gradients(make, bs, out):
         if not rank(): torch.save(grads.kept, out)
 
 
+multiprocessing.set_forkserver_preload(['colorgan.run'])
+
+
 def processes(work, *args, n=2):
     "Call `work` in `n` processes that a launcher's environment connects; their exit codes."
     with socket.socket() as s:
@@ -67,7 +70,7 @@ def processes(work, *args, n=2):
     ps = []
     for i in range(n):
         env = dict(RANK=i, LOCAL_RANK=i, WORLD_SIZE=n, MASTER_ADDR='localhost', MASTER_PORT=port)
-        ps.append(multiprocessing.get_context('fork').Process(target=launched, args=(env, work, *args)))
+        ps.append(multiprocessing.get_context('forkserver').Process(target=launched, args=(env, work, *args)))
         ps[-1].start()
     for p in ps: p.join(120)
     for p in ps:
