@@ -275,7 +275,7 @@ def export_onnx(weights, # a model folder, a run, the name of bundled weights, o
                ) -> dict: # the metadata, which are also in the file
     "Write an ONNX file, once it has been checked against torch. Raises `ColorganError` if it does not do what torch does."
     gen = weights if hasattr(weights, 'space') else load_model(weights)
-    if chroma_only and size is not None: raise ColorganError('the network alone sees what it is given: leave out either the size or chroma_only')
+    if chroma_only and size is not None: raise ColorganError('the network alone takes lightness of any size: leave out the size')
     size = check_number('size', gen.recipe.size if size is None else size, 16, 4096, int)
     stride = max(32, gen.stride)
     net = chroma_graph(gen)
