@@ -86,7 +86,7 @@ def _colorize_words(p):
     p.add_argument('input', nargs='+', help='photos, folders of photos, zips; - is a photo from standard input')
     p.add_argument('--out', required=True, metavar='DIR_OR_FILE', help='a folder, which gets the same folders and names; or a file, for one photo; - is standard output')
     _words(p, 'weights', 'device')
-    p.add_argument('--size', type=int, metavar='N', help='short side of what the network sees (default: as it was trained); the photo keeps its own size')
+    p.add_argument('--size', type=int, metavar='N', help='short side of what the network sees (default: as it was trained; larger: finer edges); the photo keeps its own size')
     p.add_argument('--saturation', type=float, default=1., metavar='X', help='0 leaves photos grey, 2 makes them twice as colourful (default: 1)')
     p.add_argument('--format', metavar='EXT', help='jpg, png, webp, tif or bmp (default: as the photo)')
     p.add_argument('--suffix', default='', metavar='TEXT', help="added to each result's name")

@@ -129,7 +129,7 @@ class Colorizer(_Steps):
     "Gives photos colour: `Colorizer()(photo)`"
     def __init__(self,
                  weights='light', # the name of bundled weights, a model folder, a run, a generator, or a function from L to ab
-                 size=None, # short side, in pixels, of what the network sees; None: as it was trained. The photo keeps its own size
+                 size=None, # short side, in pixels, of what the network sees; None: as it was trained; larger: finer edges. The photo keeps its own size
                  device=None): # 'cpu', 'cuda', …; None: the best there is
         if size is not None: size = check_number('size', size, 16, 4096, int)
         self.net = network(weights, device)
