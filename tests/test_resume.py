@@ -32,7 +32,7 @@ multiprocessing.set_forkserver_preload(['colorgan.run'])
 
 
 def start(out, **kwargs):
-    "A process that trains; it is a fork of one that has imported the library and done nothing, because no backward pass may come before a fork."
+    "A process that trains; it is a fork of one that has imported the library and done nothing, because autograd's threads do not survive a fork."
     p = multiprocessing.get_context('forkserver').Process(target=training, args=(out,), kwargs=kwargs)
     p.start()
     return p
