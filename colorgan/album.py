@@ -142,20 +142,19 @@ def _succeeded(future, job, report):
     return False
 
 # %% ../nbs/11_album.ipynb #e644f28a
-def _run(album, jobs, report, bar, pixels=24e6):
-    "Colorize `jobs`: while one photo is in the network, another is read or written; those under way have at most so many `pixels`"
+def _run(album, jobs, report, bar, most=64, pixels=24e6):
+    "Colorize `jobs`: while one photo is in the network, another is read or written; at most `most` photos are under way, with at most so many `pixels`"
     pool, under_way = ThreadPoolExecutor(min(4, cores())), deque()
-    def until(room):
-        while under_way and sum(n for *_, n in under_way) > room:
-            job, future, _ = under_way.popleft()
-            report.done += _succeeded(future, job, report)
-            bar.step()
+    def finish():
+        job, future, _ = under_way.popleft()
+        report.done += _succeeded(future, job, report)
+        bar.step()
     try:
         for j in jobs:
-            n = max(1, _pixels(j))
-            until(pixels - n)
+            n = _pixels(j)
+            while under_way and (len(under_way) == most or n + sum(k for *_, k in under_way) > pixels): finish()
             under_way.append((j, pool.submit(album.save, j), n))
-        until(0)
+        while under_way: finish()
     finally: pool.shutdown(cancel_futures=True)
 
 # %% ../nbs/11_album.ipynb #0f178205

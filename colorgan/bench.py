@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from .album import colorize_files
-from .chroma import CELLS, small_shape
+from .chroma import small_shape
 from .colorize import Colorizer, TorchNet
 from .lab import ColorganError
 from .photos import bundled_photos, busy, cores, write_json
@@ -22,26 +22,16 @@ from .recipes import find_weights
 # %% ../nbs/13_bench.ipynb #425a74d4
 class Plain:
     "Colorizes photo after photo, each as a whole"
-    def __init__(self, weights='light', size=256): self.net, self.size = TorchNet(find_weights(weights), 'cpu'), size
-    def look(self, L):
-        import torch.nn.functional as F
-        from torch import from_numpy
-        h, w = L.shape[2:]
-        padded = F.pad(L, (0, -w % self.net.stride, 0, -h % self.net.stride), mode='reflect')
-        return from_numpy(self.net(padded.numpy())[..., :h, :w].copy())
+    def __init__(self, weights='light', size=256): self.colorizer = Colorizer(TorchNet(find_weights(weights), 'cpu'), size)
     def paint(self, photo):
         import torch.nn.functional as F
         from skimage.color import lab2rgb, rgb2lab
         from torch import from_numpy
-        def resize(x, shape): return F.interpolate(x, shape, mode='bilinear', antialias=True, align_corners=False)
         lab = rgb2lab(np.asarray(photo.convert('RGB')))
-        shape, sure_shape, grid = (small_shape(*lab.shape[:2], size) for size in (self.size, self.net.size, CELLS))
-        L = resize(from_numpy(lab[None, None, ..., 0]).float(), shape)
-        ab = self.look(L)
-        if self.size > self.net.size:
-            sure = self.look(resize(L, sure_shape))
-            ab += resize(resize(sure, grid) - resize(ab, grid), shape)
-        ab = F.interpolate(ab, lab.shape[:2], mode='bicubic', align_corners=False)[0].permute(1, 2, 0).numpy()
+        shape = small_shape(*lab.shape[:2], self.colorizer.size)
+        L = F.interpolate(from_numpy(lab[None, None, ..., 0]).float(), shape, mode='bilinear', antialias=True, align_corners=False)
+        ab, = self.colorizer.chroma([L[0, 0].numpy()])
+        ab = F.interpolate(from_numpy(ab)[None], lab.shape[:2], mode='bicubic', align_corners=False)[0].permute(1, 2, 0).numpy()
         return Image.fromarray((lab2rgb(np.dstack([lab[..., :1], ab])) * 255).round().astype(np.uint8))
     def __call__(self, files, out):
         for f in files: self.paint(Image.open(f)).save(Path(out)/f.name, quality=95, subsampling=0)

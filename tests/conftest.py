@@ -1,9 +1,12 @@
 """One thread for each worker (there is a worker for each core), the seconds of each test, and the counts as the last line."""
+import multiprocessing
 import os
 
 import pytest
 
 os.environ.update(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1', TOKENIZERS_PARALLELISM='false')
+# Processes that train are forks of one that has imported the library and done nothing: autograd's threads do not survive a fork.
+multiprocessing.set_forkserver_preload(['colorgan.run'])
 
 
 @pytest.hookimpl(wrapper=True)

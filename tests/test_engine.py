@@ -59,9 +59,6 @@ def first_gradients(make, bs, out):
         if not rank(): torch.save(grads.kept, out)
 
 
-multiprocessing.set_forkserver_preload(['colorgan.run'])
-
-
 def processes(work, *args, n=2):
     "Call `work` in `n` processes that a launcher's environment connects; their exit codes."
     with socket.socket() as s:

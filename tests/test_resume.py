@@ -28,11 +28,7 @@ def training(out, minutes=0.):
     train('bundled', two_stages, out, device='cpu', resume=True, checkpoint_minutes=minutes)
 
 
-multiprocessing.set_forkserver_preload(['colorgan.run'])
-
-
 def start(out, **kwargs):
-    "A process that trains; it is a fork of one that has imported the library and done nothing, because autograd's threads do not survive a fork."
     p = multiprocessing.get_context('forkserver').Process(target=training, args=(out,), kwargs=kwargs)
     p.start()
     return p
