@@ -13,8 +13,8 @@ import torch, torch.nn.functional as F
 from torch import nn
 from .color import get_space
 from .generator import call_builder, init_normal, norm_layer
-from .lab import ColorganError
-from .zoo import SelfAttention, spectral_convs
+from .colour.lab import ColorganError
+from .nets.zoo import SelfAttention, spectral_convs
 
 # %% ../nbs/03_critic.ipynb #55219e04
 class Critic(nn.Module):

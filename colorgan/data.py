@@ -19,12 +19,12 @@ from fastai.torch_core import explode_types
 from fastcore.basics import patch
 from fasttransform import ItemTransform
 from torch.nn import functional as F
-from .cache import cached
+from .photos.cache import cached
 from .color import get_space
-from .crops import crop_box, cut, dice, each_photo, encode_bytes, middle_box, mirrored, resample, resample_bytes
-from .lab import ColorganError
-from .photos import CachePhoto, bundled_photos, cores, open_cache, open_photo, photo_files, photo_name
-from .screen import measured, reasons, twin, twins
+from .photos.crops import crop_box, cut, dice, each_photo, encode_bytes, middle_box, mirrored, resample, resample_bytes
+from .colour.lab import ColorganError
+from .photos.refs import CachePhoto, bundled_photos, cores, open_cache, open_photo, photo_files, photo_name
+from .photos.screen import measured, reasons, twin, twins
 _all_ = ['bundled_photos', 'open_photo', 'photo_files']
 
 # %% ../nbs/01_data.ipynb #5139b7dd

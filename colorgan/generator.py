@@ -18,8 +18,8 @@ from torch import nn
 from fastai.vision.learner import create_body
 from fastai.vision.models.unet import DynamicUnet
 from .color import get_space, rgb_to_lab
-from .encoder import AsImageNet, even_convs, timm_net, torchvision_net
-from .lab import AB_HALF, ColorganError
+from .nets.encoder import AsImageNet, even_convs, timm_net, torchvision_net
+from .colour.lab import AB_HALF, ColorganError
 
 # %% ../nbs/02_generator.ipynb #cc542d00
 class Generator(nn.Module):
@@ -252,7 +252,7 @@ def create_gen(recipe, # has `gen` (a name), `gen_kw`, `space` and `size`
                pretrained=True, # True: ImageNet weights if they can be had; False: random; or a file of weights
               ) -> Generator:
     "The generator of `recipe`, on the CPU, with `.recipe` set; raises `ColorganError` on an unknown name or argument"
-    from colorgan.zoo import zoo
+    from colorgan.nets.zoo import zoo
     smallest = min((recipe.size, *getattr(recipe, 'sizes', ())))
     kw = {k: v for k, v in recipe.gen_kw.items() if pretrained or k != 'pretrained'}
     net = call_builder(generators | zoo, recipe.gen, kw, n_out=get_space(recipe.space).n_out, size=smallest, pretrained=pretrained)

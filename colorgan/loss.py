@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from .color import get_space
 from .generator import timm_net
-from .lab import ColorganError
+from .colour.lab import ColorganError
 
 # %% ../nbs/04_loss.ipynb #bc4789f4
 pixel_distances = {'l1': lambda p, y: (p - y).abs(), 'mse': lambda p, y: (p - y) ** 2,

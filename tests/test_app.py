@@ -16,12 +16,12 @@ import pytest
 from browser import page
 from PIL import Image
 
-from colorgan import app as module
-from colorgan.app import app
+from colorgan.use import app as module
+from colorgan.use.app import app
 from colorgan.cli import main
-from colorgan.colorize import colorize
-from colorgan.files import encode, read_photo
-from colorgan.photos import bundled_photos
+from colorgan.colorizer import colorize
+from colorgan.photos.files import encode, read_photo
+from colorgan.photos.refs import bundled_photos
 from colorgan.recipes import bundled_weights
 
 photos = {p.stem: p for p in bundled_photos()}

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from colorgan.cli import commands, main
-from colorgan.photos import bundled_photos
+from colorgan.photos.refs import bundled_photos
 
 colorgan = [sys.executable, '-c', 'import sys; from colorgan.cli import main; sys.exit(main())']
 photo = next(p for p in bundled_photos() if p.stem == 'chelsea')
@@ -60,7 +60,7 @@ def test_help(name, run):
 
 def test_nothing_heavy_is_imported_before_it_is_needed():
     heavy = "'torch', 'fastai', 'matplotlib', 'timm', 'skimage', 'onnxruntime', 'safetensors'"
-    code = f'import sys, colorgan.cli, colorgan.album; print([m for m in ({heavy}) if m in sys.modules])'
+    code = f'import sys, colorgan.cli, colorgan.use.album; print([m for m in ({heavy}) if m in sys.modules])'
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout == '[]\n'
 
 

@@ -17,13 +17,13 @@ import pytest
 from PIL import Image, ImageCms
 from skimage.color import lab2rgb, rgb2lab
 
-from colorgan.album import colorize_files
-from colorgan.chroma import cubic, join, luminance, resize_matrix
-from colorgan.colorize import Colorizer, OnnxNet, TorchNet, digest
-from colorgan.files import read_photo
-from colorgan.hints import chroma_of
-from colorgan.lab import RGB_FROM_XYZ, WHITE, XYZ_FROM_RGB, ColorganError
-from colorgan.photos import bundled_photos
+from colorgan.use.album import colorize_files
+from colorgan.colour.chroma import cubic, join, luminance, resize_matrix
+from colorgan.colorizer import Colorizer, OnnxNet, TorchNet, digest
+from colorgan.photos.files import read_photo
+from colorgan.colour.hints import chroma_of
+from colorgan.colour.lab import RGB_FROM_XYZ, WHITE, XYZ_FROM_RGB, ColorganError
+from colorgan.photos.refs import bundled_photos
 from colorgan.recipes import find_weights, recipes
 
 root = Path(__file__).resolve().parent.parent
@@ -137,8 +137,8 @@ def test_without_torch(cat, tmp_path):
     code = f"""import sys
 sys.modules |= dict.fromkeys(['torch', 'fastai', 'matplotlib', 'skimage', 'safetensors', 'timm'])
 import numpy as np
-from colorgan.album import colorize_files
-from colorgan.colorize import Colorizer
+from colorgan.use.album import colorize_files
+from colorgan.colorizer import Colorizer
 colorize_files({str(tmp_path/'cat.jpg')!r}, {str(tmp_path/'out')!r}, Colorizer(lambda L: np.concatenate([L, -L], 1)))"""
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -211,7 +211,7 @@ def fuzz(folder, seed, n):
 
 def peak_memory(code):
     "Megabytes that a Python needs for `code`, and what it prints."
-    code += '\nfrom colorgan.bench import peak_memory\nprint(peak_memory())'
+    code += '\nfrom colorgan.benchmarks.colorize import peak_memory\nprint(peak_memory())'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     *said, last = done.stdout.splitlines()
@@ -251,8 +251,8 @@ def test_killed_at_any_moment(cat, tmp_path):
     (tmp_path/'in').mkdir()
     for i in range(40): cat.resize((300 + i, 200)).save(tmp_path/'in'/f'{i}.png')
     code = f"""import numpy as np
-from colorgan.album import colorize_files
-from colorgan.colorize import Colorizer
+from colorgan.use.album import colorize_files
+from colorgan.colorizer import Colorizer
 print('go', flush=True)
 colorize_files({str(tmp_path/'in')!r}, {str(tmp_path/'out')!r}, Colorizer(lambda L: np.concatenate([L, -L], 1)))"""
     rng, done = random.Random(0), 0
@@ -275,7 +275,7 @@ colorize_files({str(tmp_path/'in')!r}, {str(tmp_path/'out')!r}, Colorizer(lambda
 def test_hundred_megapixels(mode, tmp_path):
     Image.linear_gradient('L').resize((12_500, 8000)).convert(mode).save(tmp_path/'large.jpg')
     megabytes, said = peak_memory(f"""import json
-from colorgan.album import colorize_files
+from colorgan.use.album import colorize_files
 print(json.dumps(colorize_files({str(tmp_path/'large.jpg')!r}, {str(tmp_path/'out.jpg')!r}, size=256).failed))""")
     assert json.loads(said[0]) == [] and megabytes < 2000
     assert Image.open(tmp_path/'out.jpg').size == (12_500, 8000)
@@ -303,7 +303,7 @@ def test_command_line_colorizer_and_graph_agree(weights, tmp_path):
 
     from colorgan.cli import main
     from colorgan.generator import create_gen
-    from colorgan.onnx import export_onnx
+    from colorgan.use.onnx import export_onnx
     from colorgan.recipes import replace, save_model
     if weights == 'tiny':
         torch.manual_seed(2)
@@ -332,7 +332,7 @@ def test_every_recipe_becomes_both_graphs(name, chroma_only, tmp_path):
     from test_recipes import tiny
 
     from colorgan.generator import create_gen
-    from colorgan.onnx import export_onnx
+    from colorgan.use.onnx import export_onnx
     torch.manual_seed(0)
     gen = create_gen(tiny(name), pretrained=False).eval()
     if name == 'light': torch.nn.init.normal_(gen.net.head.weight)
@@ -359,7 +359,7 @@ def test_light_runtime_in_a_clean_environment(cat, tmp_path):
     cat.save(tmp_path/'cat.png')
     environment = {'PATH': str(tmp_path/'env'/'bin')}
     code = """from importlib.util import find_spec
-from colorgan.colorize import Colorizer
+from colorgan.colorizer import Colorizer
 assert not [m for m in ('torch', 'fastai', 'matplotlib', 'skimage', 'safetensors') if find_spec(m)]
 Colorizer(size=64)('cat.png').save('a.png')"""
     for command in ([python, '-c', code], [tmp_path/'env'/'bin'/'colorgan', 'colorize', 'cat.png', '--out', 'b.png', '--size', '64']):

@@ -13,7 +13,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from colorgan.course import exercises, judged, judges, load_judges
+from colorgan.course.answers import exercises, judged, judges, load_judges
 
 load_judges()
 root = Path(__file__).resolve().parent.parent
@@ -105,7 +105,7 @@ def test_judges_say_what_is_asked(walk):
 
 late = """
 import sys
-from colorgan.course import exercise, exercises, judged
+from colorgan.course.answers import exercise, exercises, judged
 assert 'torch' not in sys.modules
 @exercise(1, 2)
 def own(answer): return 'no'

@@ -21,11 +21,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from colorgan import download
-from colorgan.cache import make_cache
-from colorgan.lab import ColorganError
-from colorgan.photos import open_cache, open_photo, photo_files
-from colorgan.screen import Screening
+from colorgan.photos import sources as download
+from colorgan.photos.cache import make_cache
+from colorgan.colour.lab import ColorganError
+from colorgan.photos.refs import open_cache, open_photo, photo_files
+from colorgan.photos.screen import Screening
 
 formats = {'JPEG': '.jpg', 'PNG': '.png', 'WEBP': '.webp', 'GIF': '.gif', 'TIFF': '.tif', 'BMP': '.bmp'}
 
@@ -363,8 +363,8 @@ def test_no_room_for_a_cache(tmp_path, monkeypatch, capsys):
 
 
 maker = """import sys
-from colorgan import download
-from colorgan.cache import make_cache
+from colorgan.photos import sources as download
+from colorgan.photos.cache import make_cache
 make_cache(sys.argv[1], sys.argv[2], size=64, workers=2, say=lambda text: None)"""
 
 

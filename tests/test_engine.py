@@ -23,14 +23,14 @@ from colorgan import run as run_module
 from colorgan.cli import main
 from colorgan.critic import create_critic
 from colorgan.data import get_dls
-from colorgan.drive import kept
+from colorgan.engine.drive import kept
 from colorgan.gan import gan_learner
-from colorgan.lab import ColorganError
+from colorgan.colour.lab import ColorganError
 from colorgan.loss import gradient_penalty
 from colorgan.pretrain import pretrain_learner
 from colorgan.recipes import load_tensors, replace
 from colorgan.run import train
-from colorgan.several import Several, rank, shared_dls, together
+from colorgan.engine.distributed import Several, rank, shared_dls, together
 
 recipe = replace('pix2pix', size=32, bs=2, gen_kw=dict(base=4, norm='instance', dropout=0.), critic_kw=dict(base=4, n_down=1, norm='instance'),
                  pretrain_epochs=2, gan_epochs=2, schedule='cosine', ema=.9)
@@ -318,7 +318,7 @@ def test_watched_figures_are_those_of_the_average(tmp_path):
     assert len(figures) == 3
     last = json.loads((slow/'model'/'model.json').read_text())['metrics']
     assert last['watched_ab'] == pytest.approx(figures[-1], abs=1e-4)
-    from colorgan.metrics import colour_scores
+    from colorgan.colour.metrics import colour_scores
     from colorgan.recipes import load_model
     dls = get_dls('bundled', 32, 2, device='cpu')
     x, y = dls.valid.one_batch()

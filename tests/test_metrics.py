@@ -14,8 +14,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import nn
 
 from colorgan.color import get_space, rgb_to_lab
-from colorgan.metrics import ColourMetrics, colour_scores, hue_histogram, score_photos
-from colorgan.photos import bundled_photos, open_photo
+from colorgan.colour.metrics import ColourMetrics, colour_scores, hue_histogram, score_photos
+from colorgan.photos.refs import bundled_photos, open_photo
 
 sizes = (97, 71), (64, 64), (11, 40)
 
@@ -89,7 +89,7 @@ def sets():
 
 
 def test_sets_are_compared_as_by_torchmetrics():
-    from colorgan.perceptual import inception_score, set_scores
+    from colorgan.judge.networks import inception_score, set_scores
     fid = pytest.importorskip('torchmetrics.image.fid')
     inception = pytest.importorskip('torchmetrics.image.inception')
     net, (real, fake) = Small().eval(), sets()
@@ -118,7 +118,7 @@ def test_fid_and_inception_score_with_weights(hub):
     "Random weights lie where the real ones would; what is seen with them is what torchmetrics sees for its distance and its score"
     fid = pytest.importorskip('torchmetrics.image.fid')
     extractor = pytest.importorskip('torch_fidelity.feature_extractor_inceptionv3')
-    from colorgan.perceptual import InceptionView
+    from colorgan.judge.networks import InceptionView
     torch.manual_seed(0)
     weights = hub/Path(extractor.URL_INCEPTION_V3).name
     torch.save(random_inception(extractor, hub), weights)
@@ -144,7 +144,7 @@ def random_inception(extractor, folder):
 def test_lpips_with_weights(hub):
     lpip = pytest.importorskip('torchmetrics.image.lpip')
     from torchvision.models import AlexNet_Weights, alexnet
-    from colorgan.perceptual import LPIPS
+    from colorgan.judge.networks import LPIPS
     torch.manual_seed(0)
     torch.save(alexnet(weights=None).state_dict(), hub/Path(AlexNet_Weights.DEFAULT.url).name)
     x, y = (t[:4] / 255 for t in sets())
@@ -156,7 +156,9 @@ def test_lpips_with_weights(hub):
 def test_without_a_network_it_is_said_quickly(hub, capsys, monkeypatch):
     "A server that never answers, for everything: three short sentences, long before a time-out of minutes"
     pytest.importorskip('torch_fidelity')
-    from colorgan import download, encoder, perceptual
+    from colorgan.photos import sources as download
+    from colorgan.nets import encoder
+    from colorgan.judge import networks as perceptual
     encoder.say_once.cache_clear()
     monkeypatch.setattr(download, 'urlopen', lambda *args, **kw: time.sleep(60))
     monkeypatch.setattr(perceptual, 'timm_state', lambda name: None)

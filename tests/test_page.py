@@ -11,8 +11,8 @@ from browser import page as window
 from PIL import Image
 
 from colorgan.cli import main
-from colorgan.colorize import colorize
-from colorgan.photos import bundled_photos
+from colorgan.colorizer import colorize
+from colorgan.photos.refs import bundled_photos
 
 results = Path(__file__).resolve().parent.parent/'nbs'/'results'/'page.json'
 pytestmark = pytest.mark.slow

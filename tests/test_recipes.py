@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from colorgan.callbacks import Schedule
-from colorgan.colorize import Colorizer, OnnxNet, TorchNet
+from colorgan.engine.callbacks import Schedule
+from colorgan.colorizer import Colorizer, OnnxNet, TorchNet
 from colorgan.data import get_dls
 from colorgan.gan import gan_learner
 from colorgan.generator import create_gen
-from colorgan.lab import AB_HALF, ColorganError
-from colorgan.photos import bundled_photos
+from colorgan.colour.lab import AB_HALF, ColorganError
+from colorgan.photos.refs import bundled_photos
 from colorgan.pretrain import pretrain_learner
 from colorgan.recipes import load_model, read_model_json, recipes, replace, save_model
 
@@ -73,7 +73,7 @@ twins = 'pix2pix-instance-wgan-gp', 'unet-lab-mse', 'labnet', 'preres'
 @pytest.mark.parametrize('trained', [pytest.param(n, marks=pytest.mark.slow if n in twins else ()) for n in recipes], indirect=True)
 def test_exports_the_same_output(trained, tmp_path):
     "Those that have another's network, trained otherwise, take their turn in the long form."
-    from colorgan.onnx import export_onnx
+    from colorgan.use.onnx import export_onnx
     _, gen, folder = trained
     export_onnx(folder, tmp_path/'net.onnx', chroma_only=True)
     L = np.random.default_rng(0).random((1, 1, 64, 96), dtype=np.float32) * 100
@@ -177,8 +177,8 @@ def test_a_comparison_that_is_killed_goes_on(tmp_path):
     import subprocess
     import time
     code = f"""
-from colorgan.photos import bundled_photos
-from colorgan.race import compare_recipes
+from colorgan.photos.refs import bundled_photos
+from colorgan.judge.race import compare_recipes
 from colorgan.recipes import replace
 small = dict(bs=2, gen_kw=dict(base=8), critic_kw=dict(base=8, n_down=1))
 ps = bundled_photos()

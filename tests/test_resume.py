@@ -11,8 +11,8 @@ import time
 import pytest
 import torch
 
-from colorgan.checkpoint import Checkpoints
-from colorgan.lab import ColorganError
+from colorgan.engine.checkpoint import Checkpoints
+from colorgan.colour.lab import ColorganError
 from colorgan.recipes import find_weights, replace
 from colorgan.run import train
 

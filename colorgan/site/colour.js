@@ -1,4 +1,4 @@
-// From the pixels of a photo to the small lightness that the network sees, and from its small chroma back to the photo: chapter 11_chroma, in the browser.
+// From the pixels of a photo to the small lightness that the network sees, and from its small chroma back to the photo: chapter colour/01_chroma, in the browser.
 
 const WHITE = [0.95047, 1, 1.08883];
 const XYZ_FROM_RGB = [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]];
