@@ -10,7 +10,7 @@ __all__ = ['commands', 'parser', 'main']
 # %% ../nbs/12_cli.ipynb #f327118e
 import argparse, os, sys, warnings
 from . import __version__
-from .colour.lab import ColorganError
+from .core import ColorganError
 
 # %% ../nbs/12_cli.ipynb #136f6161
 class _Parser(argparse.ArgumentParser):
@@ -71,7 +71,8 @@ def _colorize(a):
 def _pipe(a):
     "One photo from standard input, to standard output, or both"
     from colorgan.use.album import colorize_pipe
-    from colorgan.photos.files import format_of, write_whole
+    from colorgan.photos.files import format_of
+    from colorgan.core import write_whole
     if len(a.input) > 1: raise ColorganError('- stands for one photo: give no other beside it')
     if a.out == '-' and sys.stdout.isatty(): raise ColorganError('the photo would be written to the terminal: send it to a file or a program, with > or |')
     if a.out != '-': format_of(a.out)
@@ -169,7 +170,7 @@ def _print_figures(r):
 # %% ../nbs/12_cli.ipynb #e5a1c0de
 def _evaluate(a):
     from colorgan.evaluation import evaluate
-    from colorgan.photos.refs import write_json
+    from colorgan.core import write_json
     result = evaluate(a.weights or ['light'], a.data, a.size, a.work, a.items, a.device, a.protocol, sheet=a.sheet, sizes=a.sizes, old=a.old)
     seen = result['work'] if result['work'] else 'its own'
     print(f"{result['n']} photos, judged {'each at its own size' if result['size'] is None else 'at short side ' + str(result['size'])}, seen by the network at {seen}")
@@ -191,7 +192,7 @@ def _evaluate_words(p):
 
 # %% ../nbs/12_cli.ipynb #dae9c48d
 def _compare(a):
-    from colorgan.photos.refs import write_json
+    from colorgan.core import write_json
     from colorgan.judge.race import as_markdown, compare_recipes, table
     results = compare_recipes(a.data, a.out, a.recipes, a.budget, a.photos, a.size, _share(a.valid), a.shown, a.rows, a.seed, a.device)
     if a.json: write_json(a.json, results)

@@ -12,7 +12,8 @@ __all__ = ['spaces', 'rgb_to_lab', 'lab_to_rgb', 'check_rgb', 'TensorL', 'Tensor
 import torch
 from fastai.torch_core import TensorBase, TensorImageBase, show_image
 from fastcore.basics import patch
-from .colour.lab import (AB_HALF, L_HALF, L_MID, RGB_FROM_XYZ, WHITE, XYZ_FROM_RGB, ColorganError)
+from .colour.lab import AB_HALF, L_HALF, L_MID, RGB_FROM_XYZ, WHITE, XYZ_FROM_RGB
+from .core import ColorganError
 
 # %% ../nbs/00_color.ipynb #2d07ae78
 def _checked(x, what):

@@ -13,7 +13,7 @@ import torch, torch.nn.functional as F
 from torch import nn
 from .color import get_space
 from .generator import call_builder, init_normal, norm_layer
-from .colour.lab import ColorganError
+from .core import ColorganError
 from .nets.zoo import SelfAttention, spectral_convs
 
 # %% ../nbs/03_critic.ipynb #55219e04

@@ -22,8 +22,8 @@ from torch.nn import functional as F
 from .photos.cache import cached
 from .color import get_space
 from .photos.crops import crop_box, cut, dice, each_photo, encode_bytes, middle_box, mirrored, resample, resample_bytes
-from .colour.lab import ColorganError
-from .photos.refs import CachePhoto, bundled_photos, cores, open_cache, open_photo, photo_files, photo_name
+from .core import ColorganError, cores, photo_name
+from .photos.refs import CachePhoto, bundled_photos, open_cache, open_photo, photo_files
 from .photos.screen import measured, reasons, twin, twins
 _all_ = ['bundled_photos', 'open_photo', 'photo_files']
 

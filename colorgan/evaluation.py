@@ -16,14 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from PIL import Image
 from .colour.chroma import join
 from .color import lab_to_rgb, rgb_to_lab
-from .colorizer import Colorizer, check_number
+from .colorizer import Colorizer
+from .core import ColorganError, check_number, photo_name
 from .data import default_device
 from .photos.files import Photo, read_photo, save_photo
-from .colour.lab import ColorganError
 from .colour.metrics import ab_distance, colourfulness, score_photos
 from .colour.old import aged, effects
 from .judge.networks import Judges, set_scores
-from .photos.refs import photo_files, photo_name
+from .photos.refs import photo_files
 from .visualize import show_sheet
 
 # %% ../nbs/11_evaluation.ipynb #466934ba

@@ -19,7 +19,8 @@ from fastai.vision.learner import create_body
 from fastai.vision.models.unet import DynamicUnet
 from .color import get_space, rgb_to_lab
 from .nets.encoder import AsImageNet, even_convs, timm_net, torchvision_net
-from .colour.lab import AB_HALF, ColorganError
+from .colour.lab import AB_HALF
+from .core import ColorganError
 
 # %% ../nbs/02_generator.ipynb #cc542d00
 class Generator(nn.Module):

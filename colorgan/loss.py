@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from .color import get_space
-from .generator import timm_net
-from .colour.lab import ColorganError
+from .nets.encoder import timm_net
+from .core import ColorganError
 
 # %% ../nbs/04_loss.ipynb #bc4789f4
 pixel_distances = {'l1': lambda p, y: (p - y).abs(), 'mse': lambda p, y: (p - y) ** 2,

@@ -24,11 +24,10 @@ from .data import default_device, get_dls
 from .engine.drive import kept
 from .gan import gan_learner
 from .generator import create_gen
-from .colour.lab import ColorganError
+from .core import ColorganError, make_folder, photo_name, write_json, write_whole
 from .colour.metrics import ColourMetrics, held_out
-from .photos.refs import photo_name, write_json, write_whole
 from .pretrain import pretrain_learner
-from .recipes import fill, get_recipe, load_tensors, make_folder, recipe_from, replace, save_model, versions
+from .recipes import fill, get_recipe, load_tensors, recipe_from, replace, save_model, versions
 from .engine.distributed import Several, from_first, most, processes, rank, shared_dls, together
 from .engine.folder import interrupted_runs, status
 from .engine.track import tracked, tracker_names

@@ -18,7 +18,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from plum import dispatch
 from .color import TensorGrey, TensorL, TensorLab, TensorRGB, _Shown, rgb_to_lab
-from .colour.lab import ColorganError
+from .core import ColorganError
 
 # %% ../nbs/07_visualize.ipynb #d33ba3bb
 def as_image(photo, # PIL image; uint8 array `(h, w, 3)`; RGB tensor in [0, 1] `(3, h, w)`; or one photo of a space, network range

@@ -22,7 +22,8 @@ from colorgan.colour.chroma import cubic, join, luminance, resize_matrix
 from colorgan.colorizer import Colorizer, OnnxNet, TorchNet, digest
 from colorgan.photos.files import read_photo
 from colorgan.colour.hints import chroma_of
-from colorgan.colour.lab import RGB_FROM_XYZ, WHITE, XYZ_FROM_RGB, ColorganError
+from colorgan.colour.lab import RGB_FROM_XYZ, WHITE, XYZ_FROM_RGB
+from colorgan.core import ColorganError
 from colorgan.photos.refs import bundled_photos
 from colorgan.recipes import find_weights, recipes
 

@@ -23,7 +23,7 @@ from PIL import Image
 
 from colorgan.photos import sources as download
 from colorgan.photos.cache import make_cache
-from colorgan.colour.lab import ColorganError
+from colorgan.core import ColorganError
 from colorgan.photos.refs import open_cache, open_photo, photo_files
 from colorgan.photos.screen import Screening
 

@@ -25,7 +25,7 @@ from colorgan.critic import create_critic
 from colorgan.data import get_dls
 from colorgan.engine.drive import kept
 from colorgan.gan import gan_learner
-from colorgan.colour.lab import ColorganError
+from colorgan.core import ColorganError
 from colorgan.loss import gradient_penalty
 from colorgan.pretrain import pretrain_learner
 from colorgan.recipes import load_tensors, replace

@@ -12,7 +12,8 @@ from colorgan.colorizer import Colorizer, OnnxNet, TorchNet
 from colorgan.data import get_dls
 from colorgan.gan import gan_learner
 from colorgan.generator import create_gen
-from colorgan.colour.lab import AB_HALF, ColorganError
+from colorgan.colour.lab import AB_HALF
+from colorgan.core import ColorganError
 from colorgan.photos.refs import bundled_photos
 from colorgan.pretrain import pretrain_learner
 from colorgan.recipes import load_model, read_model_json, recipes, replace, save_model

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from colorgan.engine.checkpoint import Checkpoints
-from colorgan.colour.lab import ColorganError
+from colorgan.core import ColorganError
 from colorgan.recipes import find_weights, replace
 from colorgan.run import train
 

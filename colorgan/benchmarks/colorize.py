@@ -15,8 +15,8 @@ from PIL import Image
 from ..use.album import colorize_files
 from ..colour.chroma import small_shape
 from ..colorizer import Colorizer, TorchNet
-from ..colour.lab import ColorganError
-from ..photos.refs import bundled_photos, busy, cores, write_json
+from ..core import ColorganError, busy, cores, write_json
+from ..photos.refs import bundled_photos
 from ..recipes import find_weights
 
 # %% ../../nbs/benchmarks/02_colorize.ipynb #425a74d4

@@ -21,7 +21,8 @@ from ..photos.cache import make_cache
 from ..color import get_space
 from ..photos.crops import crop_box, encode_bytes
 from ..data import CachedPhotos, PhotoDL, Photos, ToSpace
-from ..photos.refs import busy, cores, open_photo, photo_files, write_json
+from ..core import busy, cores, write_json
+from ..photos.refs import open_photo, photo_files
 
 # %% ../../nbs/benchmarks/00_data.ipynb #22358d06
 class TutorialData(Dataset):

@@ -24,7 +24,8 @@ from ..engine.callbacks import best_precision, fast_math, precision
 from ..critic import patchgan
 from ..data import default_device, get_dls
 from ..gan import gan_learner
-from ..photos.refs import busy, cores, photo_files, write_json
+from ..core import busy, cores, write_json
+from ..photos.refs import photo_files
 from ..pretrain import pretrain_learner
 from ..recipes import replace
 from .data import TutorialData, cut_photos, threads

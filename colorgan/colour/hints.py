@@ -11,7 +11,8 @@ __all__ = ['chroma_of', 'read_hint', 'distance', 'spread']
 from importlib.util import find_spec
 import numpy as np
 from PIL import ImageColor
-from .lab import ColorganError, lab_of_levels
+from ..core import ColorganError
+from .lab import lab_of_levels
 
 # %% ../../nbs/colour/02_hints.ipynb #199cf4bd
 def chroma_of(colour: str, # as '#c03030', or a name, as 'teal'

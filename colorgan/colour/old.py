@@ -11,7 +11,8 @@ __all__ = ['effects', 'ortho_grey', 'gauss', 'soft', 'grain', 'fade', 'jpeg', 's
 import math
 import torch, torch.nn.functional as F
 from ..color import _to_gamma, _to_linear
-from .lab import XYZ_FROM_RGB, ColorganError
+from .lab import XYZ_FROM_RGB
+from ..core import ColorganError
 
 # %% ../../nbs/colour/03_old.ipynb #61b99056
 def ortho_grey(rgb, # sRGB in [0, 1], shape `(n, 3, h, w)`

@@ -9,7 +9,7 @@ __all__ = ['judges', 'exercise', 'load_judges', 'number', 'tried', 'judged', 'te
 
 # %% ../../nbs/course/11_answers.ipynb #257356e4
 import numpy as np
-from ..colour.lab import ColorganError
+from ..core import ColorganError
 
 # %% ../../nbs/course/11_answers.ipynb #ccf6580d
 judges = {}

@@ -13,8 +13,7 @@ import numpy as np
 from pathlib import Path
 from statistics import NormalDist
 from fastcore.basics import patch
-from ..colour.lab import ColorganError
-from ..photos.refs import write_whole
+from ..core import ColorganError, write_whole
 
 # %% ../../nbs/course/14_quiz.ipynb #2514eaba
 def wilson(k, # so many times it happened

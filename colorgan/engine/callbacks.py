@@ -17,9 +17,7 @@ from fastai.callback.fp16 import MixedPrecision
 from fastcore.basics import patch
 from io import BytesIO
 from safetensors.torch import save as safetensors
-from ..colour.lab import ColorganError
-from ..photos.refs import write_whole
-from ..recipes import make_folder
+from ..core import ColorganError, make_folder, write_whole
 from .distributed import most, rank
 from ..visualize import loss_curves, show_sheet
 

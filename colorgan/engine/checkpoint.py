@@ -16,8 +16,7 @@ from fastai.callback.core import Callback
 from fastcore.basics import patch
 from io import BytesIO
 from pathlib import Path
-from ..colour.lab import ColorganError
-from ..recipes import make_folder
+from ..core import ColorganError, make_folder
 from .distributed import rank
 
 # %% ../../nbs/engine/02_checkpoint.ipynb #c00f8c06

@@ -15,7 +15,7 @@ from fastai.callback.core import Callback
 from fastai.torch_core import num_distrib
 from torch import distributed as dist
 from ..data import PhotoLoaders
-from ..colour.lab import ColorganError
+from ..core import ColorganError
 
 # %% ../../nbs/engine/06_distributed.ipynb #6237c633
 def processes() -> int:

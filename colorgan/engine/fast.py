@@ -13,7 +13,7 @@ from .callbacks import autocast
 from ..critic import create_critic
 from ..gan import GAN, GANLoss, gan_splitter
 from ..generator import create_gen
-from ..colour.lab import ColorganError
+from ..core import ColorganError
 from ..loss import ColourLoss
 from ..pretrain import adam
 

@@ -10,7 +10,7 @@ __all__ = ['stages', 'held', 'duration', 'run_facts', 'status', 'interrupted_run
 # %% ../../nbs/engine/03_folder.ipynb #cab1dfd8
 import json, platform, time
 from pathlib import Path
-from ..colour.lab import ColorganError
+from ..core import ColorganError
 
 # %% ../../nbs/engine/03_folder.ipynb #d2b2640e
 def held(run) -> bool:

@@ -12,7 +12,7 @@ import hashlib, importlib.util, os
 import numpy as np
 from contextlib import contextmanager
 from fastai.callback.progress import CSVLogger
-from ..colour.lab import ColorganError
+from ..core import ColorganError
 
 # %% ../../nbs/engine/07_track.ipynb #f0beb532
 def tracker_names(track) -> list: # None, a name, several with commas, or a list of such

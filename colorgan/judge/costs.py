@@ -10,8 +10,7 @@ __all__ = ['measure', 'cost', 'costs', 'recipe_table']
 # %% ../../nbs/judge/02_costs.ipynb #09678f7c
 import hashlib, json
 from ..photos.cache import cache_folder
-from ..colour.lab import ColorganError
-from ..photos.refs import write_whole
+from ..core import ColorganError, write_whole
 from ..recipes import get_recipe, recipes, versions
 
 # %% ../../nbs/judge/02_costs.ipynb #659524a9

@@ -14,7 +14,7 @@ from contextlib import suppress
 from importlib import import_module
 from torch import nn
 from ..nets.encoder import fit, say_once, timm_state, weights_file
-from ..colour.lab import ColorganError
+from ..core import ColorganError
 
 # %% ../../nbs/judge/00_networks.ipynb #a122757a
 def _root(f):

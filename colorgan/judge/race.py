@@ -16,9 +16,9 @@ from ..colorizer import Colorizer
 from ..evaluation import evaluate, in_batches, paint_batch, photo_at, rgb_tensor
 from ..data import split_photos
 from ..photos.files import save_photo
-from ..colour.lab import ColorganError
-from ..photos.refs import photo_files, write_json, write_whole
-from ..recipes import find_weights, get_recipe, load_model, make_folder, recipes, replace
+from ..core import ColorganError, make_folder, write_json, write_whole
+from ..photos.refs import photo_files
+from ..recipes import find_weights, get_recipe, load_model, recipes, replace
 from ..run import train
 from ..visualize import show_sheet
 

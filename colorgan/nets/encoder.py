@@ -14,8 +14,7 @@ from pathlib import Path
 import torch, torch.nn.functional as F
 from torch import nn
 from torchvision import models
-from ..photos.sources import fetch
-from ..colour.lab import ColorganError
+from ..core import ColorganError, fetch
 
 # %% ../../nbs/nets/01_encoder.ipynb #912178ad
 def read_state(path, # a file of tensors by name: `.safetensors`, or what `torch.save` wrote

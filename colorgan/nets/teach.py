@@ -14,8 +14,7 @@ import torch, torch.nn.functional as F
 from torchvision import models
 from ..data import default_device, get_dls
 from .encoder import AsImageNet, torchvision_net
-from ..colour.lab import ColorganError
-from ..photos.refs import photo_name, write_whole
+from ..core import ColorganError, photo_name, write_whole
 from ..recipes import tensors_of
 
 # %% ../../nbs/nets/06_teach.ipynb #b981a19f

@@ -10,9 +10,8 @@ __all__ = ['FIGURES', 'CARD', 'LIMITS', 'FILES', 'figure_table', 'model_card', '
 # %% ../../nbs/nets/05_weights.ipynb #22621fd4
 import re
 from pathlib import Path
-from ..photos.sources import data_folder, fetch
-from ..colour.lab import ColorganError
-from ..photos.refs import write_whole
+from ..photos.sources import data_folder
+from ..core import ColorganError, fetch, write_whole
 from ..recipes import find_weights, read_model_json
 
 # %% ../../nbs/nets/05_weights.ipynb #794a8318

@@ -17,7 +17,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from torchvision.models import vgg
 from .encoder import AsImageNet, from_torchvision, timm_net, torchvision_net
 from ..generator import UpBlock
-from ..colour.lab import ColorganError
+from ..core import ColorganError
 
 # %% ../../nbs/nets/04_zoo.ipynb #ac756d4a
 def plain_decoder(ni, # channels that come in

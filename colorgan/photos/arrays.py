@@ -14,7 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 import numpy as np
 from PIL import Image
-from ..colour.lab import RGB_FROM_XYZ, WHITE, ColorganError
+from ..colour.lab import RGB_FROM_XYZ, WHITE
+from ..core import ColorganError
 
 # %% ../../nbs/photos/02_arrays.ipynb #34ef619b
 class ArrayPhoto:

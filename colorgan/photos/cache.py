@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
 from PIL import Image
-from ..colour.lab import ColorganError
-from .refs import HEAD, MAGIC, in_parallel, is_cache, open_cache, open_photo, photo_files, photo_name
+from ..core import ColorganError, in_parallel, photo_name
+from .refs import HEAD, MAGIC, is_cache, open_cache, open_photo, photo_files
 from .screen import measure, measures
 try: import fcntl
 except ImportError: fcntl = None

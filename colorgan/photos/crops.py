@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from PIL import Image
 from ..color import TensorL, TensorLab
 from ..colour.lab import WHITE, XYZ_FROM_RGB, gamma_table, lab_root
-from .refs import cores
+from ..core import cores
 
 # %% ../../nbs/photos/06_crops.ipynb #f905be6c
 @lru_cache(maxsize=4)

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
-from ..colour.lab import ColorganError
-from .refs import photo_name, to_srgb, write_whole
+from ..core import ColorganError, photo_name, write_whole
+from .refs import to_srgb
 
 # %% ../../nbs/photos/00_files.ipynb #2ce8456a
 def label(src) -> str:

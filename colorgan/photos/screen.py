@@ -12,8 +12,9 @@ __all__ = ['measures', 'unreadable', 'tiny', 'long', 'colourless', 'twin', 'colo
 from io import BytesIO
 import numpy as np
 from PIL import Image, ImageDraw
-from ..colour.lab import ColorganError, lab_of_levels
-from .refs import in_parallel, open_photo, photo_files, photo_name, write_whole
+from ..core import ColorganError, in_parallel, photo_name, write_whole
+from ..colour.lab import lab_of_levels
+from .refs import open_photo, photo_files
 
 # %% ../../nbs/photos/05_screen.ipynb #bd751bd6
 def colour_left(rgb: np.ndarray, # uint8 of shape `(h, w, 3)`, a small version of the photo

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from threading import Lock
-from ..colorizer import Colorizer, OnnxNet, check_number
-from ..photos.files import check_subsampling, encode, format_of, label, open_image, read_pages, reading, writable, write_whole
-from ..colour.lab import ColorganError
-from ..photos.refs import cores, photo_files, suffixes
+from ..colorizer import Colorizer, OnnxNet
+from ..core import ColorganError, check_number, cores, write_whole
+from ..photos.files import check_subsampling, encode, format_of, label, open_image, read_pages, reading, writable
+from ..photos.refs import photo_files, suffixes
 
 # %% ../../nbs/use/00_album.ipynb #cb4a231b
 @dataclass

@@ -20,10 +20,10 @@ import ipywidgets as widgets
 import numpy as np
 from PIL import Image, ImageOps
 from ..colour.chroma import join, luminance
-from ..colorizer import Colorizer, check_number, network
+from ..colorizer import Colorizer, network
+from ..core import ColorganError, check_number, write_whole
 from ..photos.files import encode, format_of, read_photo, writable
-from ..colour.lab import ColorganError
-from ..photos.refs import bundled_photos, write_whole
+from ..photos.refs import bundled_photos
 from ..recipes import bundled_weights
 
 # %% ../../nbs/use/02_app.ipynb #f4f36c82

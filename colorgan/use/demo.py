@@ -11,7 +11,7 @@ __all__ = ['advice', 'show_colorized', 'train_briefly', 'demo']
 import shutil
 from pathlib import Path
 from .album import colorize_files
-from ..colorizer import check_number
+from ..core import check_number
 from ..photos.files import read_photo, save_photo
 from ..photos.refs import bundled_photos
 from ..recipes import bundled_weights

@@ -19,9 +19,9 @@ except ImportError as e: raise ImportError("exporting needs onnx and onnxscript:
 import numpy as np
 from ..colour.chroma import CELLS, CORNER, SLOPE, deviation_matrix
 from .. import __version__
-from ..colorizer import Colorizer, check_number, digest
-from ..photos.files import write_whole
-from ..colour.lab import XYZ_FROM_RGB, ColorganError, gamma_table
+from ..colorizer import Colorizer, digest
+from ..core import ColorganError, check_number, write_whole
+from ..colour.lab import XYZ_FROM_RGB, gamma_table
 from ..recipes import find_weights, load_model
 
 # %% ../../nbs/use/01_onnx.ipynb #432bb278
