@@ -24,7 +24,7 @@ from colorgan.photos.files import read_photo
 from colorgan.colour.hints import chroma_of
 from colorgan.colour.lab import RGB_FROM_XYZ, WHITE, XYZ_FROM_RGB
 from colorgan.core import ColorganError
-from colorgan.photos.refs import bundled_photos
+from colorgan.photos.sources import bundled_photos
 from colorgan.recipes import find_weights, recipes
 
 root = Path(__file__).resolve().parent.parent

@@ -16,7 +16,7 @@ from ..use.album import colorize_files
 from ..colour.chroma import small_shape
 from ..colorizer import Colorizer, TorchNet
 from ..core import ColorganError, busy, cores, write_json
-from ..photos.refs import bundled_photos
+from ..photos.sources import bundled_photos
 from ..recipes import find_weights
 
 # %% ../../nbs/benchmarks/02_colorize.ipynb #425a74d4

@@ -22,7 +22,8 @@ from ..color import get_space
 from ..photos.crops import crop_box, encode_bytes
 from ..data import CachedPhotos, PhotoDL, Photos, ToSpace
 from ..core import busy, cores, write_json
-from ..photos.refs import open_photo, photo_files
+from ..photos.files import open_photo
+from ..photos.sources import photo_files
 
 # %% ../../nbs/benchmarks/00_data.ipynb #22358d06
 class TutorialData(Dataset):

@@ -25,7 +25,7 @@ from ..critic import patchgan
 from ..data import default_device, get_dls
 from ..gan import gan_learner
 from ..core import busy, cores, write_json
-from ..photos.refs import photo_files
+from ..photos.sources import photo_files
 from ..pretrain import pretrain_learner
 from ..recipes import replace
 from .data import TutorialData, cut_photos, threads
