@@ -212,7 +212,7 @@ def fuzz(folder, seed, n):
 
 def peak_memory(code):
     "Megabytes that a Python needs for `code`, and what it prints."
-    code += '\nfrom colorgan.benchmarks.colorize import peak_memory\nprint(peak_memory())'
+    code += f'\nimport sys; sys.path.insert(0, {str(root/"benchmarks")!r}); from colorize import peak_memory\nprint(peak_memory())'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     *said, last = done.stdout.splitlines()

@@ -17,7 +17,7 @@ from colorgan.course.answers import exercises, judged, judges, load_judges
 
 load_judges()
 root = Path(__file__).resolve().parent.parent
-walks = [p for p in sorted(root.glob('nbs/course/*.ipynb')) if p.stem[0].isdigit()]
+walks = sorted(root.glob('nbs/course/[0-9]_*.ipynb'))
 every_walk = pytest.mark.parametrize('walk', walks, ids=lambda p: p.stem)
 mode = "mode = 'full' if torch.cuda.is_available() else 'smoke'"
 strange = {'number': 0, 'nothing': '', 'word': 'x', 'list': [], 'dict': {}, 'object': object(), 'nan': float('nan'), 'array': np.zeros(3), 'type': int, 'pair': (1, 2),
