@@ -13,9 +13,9 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from colorgan.course.answers import exercises, judged, judges, load_judges
+from colorgan.course.answers import judged, judges
+from colorgan.course.checks import exercises
 
-load_judges()
 root = Path(__file__).resolve().parent.parent
 walks = sorted(root.glob('nbs/course/[0-9]_*.ipynb'))
 every_walk = pytest.mark.parametrize('walk', walks, ids=lambda p: p.stem)
@@ -105,7 +105,8 @@ def test_judges_say_what_is_asked(walk):
 
 late = """
 import sys
-from colorgan.course.answers import exercise, exercises, judged
+from colorgan.course.answers import exercise, judged
+from colorgan.course.checks import exercises
 assert 'torch' not in sys.modules
 @exercise(1, 2)
 def own(answer): return 'no'
