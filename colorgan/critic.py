@@ -12,9 +12,8 @@ import math
 import torch, torch.nn.functional as F
 from torch import nn
 from .color import get_space
-from .generator import call_builder, init_normal, norm_layer
 from .core import ColorganError
-from .nets.zoo import SelfAttention, spectral_convs
+from .nets.blocks import SelfAttention, call_builder, init_normal, norm_layer, spectral_convs
 
 # %% ../nbs/03_critic.ipynb #55219e04
 class Critic(nn.Module):

@@ -91,7 +91,7 @@ def _(answer):
 @exercise(2, 2, 'At T = 1 these are the chances themselves, and the colour is the plain mean; towards 0 the likeliest takes all.')
 def _(answer):
     "a function of `chances` and T that returns the weights with which the annealed mean mixes"
-    from colorgan.generator import AnnealedMean
+    from colorgan.nets.light import AnnealedMean
     dice = torch.Generator().manual_seed(0)
     for n, T in ((2, 1.), (2, .38), (5, .38), (40, .1), (7, 2.)):
         p = torch.rand(n, generator=dice) + .05

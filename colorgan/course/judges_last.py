@@ -156,7 +156,7 @@ def _(answer):
 @exercise(6, 1, 'With T going to 0 it becomes the likeliest class: try it on the point above.')
 def _(answer):
     "a function (scores, bins, T) that gives the annealed mean, (n, 2, h, w)"
-    from colorgan.generator import AnnealedMean
+    from colorgan.nets.light import AnnealedMean
     for T in (1., .38, .1):
         scores, bins = torch.randn(2, 9, 3, 4) * 3, torch.rand(9, 2) * 2 - 1
         right = AnnealedMean(bins, T)(scores)
