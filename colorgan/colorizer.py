@@ -17,7 +17,7 @@ from .colour.chroma import join, luminance, pad32, resized, shrink, small_shape,
 from .photos.files import label, read_photo
 from .colour.hints import spread
 from .core import ColorganError, check_number
-from .recipes import find_weights
+from .nets.weights import find_weights
 
 # %% ../nbs/10_colorizer.ipynb #8a6fd686
 class TorchNet:
@@ -29,7 +29,7 @@ class TorchNet:
         import torch
         if not isinstance(gen, torch.nn.Module):
             from colorgan.data import default_device
-            from colorgan.recipes import load_model
+            from colorgan.nets.weights import load_model
             gen = load_model(gen, default_device(device))
         elif device is not None: gen = gen.to(device)
         self.gen, self.stride, self.size = gen, max(32, gen.stride), getattr(getattr(gen, 'recipe', None), 'size', None)

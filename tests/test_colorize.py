@@ -25,7 +25,8 @@ from colorgan.colour.hints import chroma_of
 from colorgan.colour.lab import RGB_FROM_XYZ, WHITE, XYZ_FROM_RGB
 from colorgan.core import ColorganError
 from colorgan.photos.refs import bundled_photos
-from colorgan.recipes import find_weights, recipes
+from colorgan.nets.weights import find_weights
+from colorgan.recipes import recipes
 
 root = Path(__file__).resolve().parent.parent
 photos = {p.stem: p for p in bundled_photos()}
@@ -305,7 +306,8 @@ def test_command_line_colorizer_and_graph_agree(weights, tmp_path):
     from colorgan.cli import main
     from colorgan.generator import create_gen
     from colorgan.use.onnx import export_onnx
-    from colorgan.recipes import replace, save_model
+    from colorgan.recipes import replace
+    from colorgan.nets.weights import save_model
     if weights == 'tiny':
         torch.manual_seed(2)
         gen = create_gen(recipe := replace('pix2pix', size=32, gen_kw=dict(base=4)))

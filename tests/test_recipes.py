@@ -16,7 +16,8 @@ from colorgan.colour.lab import AB_HALF
 from colorgan.core import ColorganError
 from colorgan.photos.refs import bundled_photos
 from colorgan.pretrain import pretrain_learner
-from colorgan.recipes import load_model, read_model_json, recipes, replace, save_model
+from colorgan.nets.weights import load_model, read_model_json, save_model
+from colorgan.recipes import recipes, replace
 
 unet, patches, whole = dict(base=16), dict(base=8, n_down=1), dict(base=8)
 small = {'resnet18-two-stage': ({}, patches), 'pix2pix': (unet, patches), 'pix2pix-instance': (unet, patches), 'pix2pix-instance-wgan-gp': (unet, patches),

@@ -17,7 +17,7 @@ from ..colour.chroma import small_shape
 from ..colorizer import Colorizer, TorchNet
 from ..core import ColorganError, busy, cores, write_json
 from ..photos.refs import bundled_photos
-from ..recipes import find_weights
+from ..nets.weights import find_weights
 
 # %% ../../nbs/benchmarks/02_colorize.ipynb #425a74d4
 class Plain:

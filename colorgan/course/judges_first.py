@@ -65,7 +65,7 @@ def _(answer):
     "the folder of a run of yours that is closer to the truth than grey by a tenth, over the eight bundled photos"
     from colorgan.colorizer import digest
     from colorgan.evaluation import evaluate
-    from colorgan.recipes import bundled_weights, find_weights
+    from colorgan.nets.weights import bundled_weights, find_weights
     folder = find_weights(answer)
     if digest(folder) in map(digest, bundled_weights().values()): return 'those are weights of the package: train your own'
     e = evaluate(folder, bundled_photos(), size=96, judges=False, device='cpu')

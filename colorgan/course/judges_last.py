@@ -17,7 +17,7 @@ from .answers import exercise, number, tried
 from ..colour.metrics import ab_distance, colourfulness
 from ..photos.refs import bundled_photos, open_photo
 from .quiz import wilson
-from ..recipes import load_tensors
+from ..nets.weights import load_tensors
 
 # %% ../../nbs/course/13_judges_last.ipynb #a56ee114
 def _squares(side=128):

@@ -18,7 +18,8 @@ from ..data import split_photos
 from ..photos.files import save_photo
 from ..core import ColorganError, make_folder, write_json, write_whole
 from ..photos.refs import photo_files
-from ..recipes import find_weights, get_recipe, load_model, recipes, replace
+from ..nets.weights import find_weights, load_model
+from ..recipes import get_recipe, recipes, replace
 from ..run import train
 from ..visualize import show_sheet
 

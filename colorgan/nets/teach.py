@@ -15,7 +15,7 @@ from torchvision import models
 from ..data import default_device, get_dls
 from .encoder import AsImageNet, torchvision_net
 from ..core import ColorganError, photo_name, write_whole
-from ..recipes import tensors_of
+from .weights import tensors_of
 
 # %% ../../nbs/nets/06_teach.ipynb #b981a19f
 def labels(refs, # photos, as `photo_files` gives them

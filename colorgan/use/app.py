@@ -24,7 +24,7 @@ from ..colorizer import Colorizer, network
 from ..core import ColorganError, check_number, write_whole
 from ..photos.files import encode, format_of, read_photo, writable
 from ..photos.refs import bundled_photos
-from ..recipes import bundled_weights
+from ..nets.weights import bundled_weights
 
 # %% ../../nbs/use/02_app.ipynb #f4f36c82
 def uploaded(value): # of a `FileUpload`

@@ -14,7 +14,7 @@ from .album import colorize_files
 from ..core import check_number
 from ..photos.files import read_photo, save_photo
 from ..photos.refs import bundled_photos
-from ..recipes import bundled_weights
+from ..nets.weights import bundled_weights
 
 # %% ../../nbs/use/04_demo.ipynb #8b13b3e6
 def show_colorized(out, photos):

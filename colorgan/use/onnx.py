@@ -22,7 +22,7 @@ from .. import __version__
 from ..colorizer import Colorizer, digest
 from ..core import ColorganError, check_number, write_whole
 from ..colour.lab import XYZ_FROM_RGB, gamma_table
-from ..recipes import find_weights, load_model
+from ..nets.weights import find_weights, load_model
 
 # %% ../../nbs/use/01_onnx.ipynb #432bb278
 def chroma_module(gen):

@@ -16,7 +16,7 @@ from ..photos.sources import data_folder
 from ..core import ColorganError, fetch, make_folder, write_whole
 from ..photos.files import encode, read_photo
 from ..photos.refs import bundled_photos
-from ..recipes import find_weights
+from ..nets.weights import find_weights
 
 # %% ../../nbs/use/03_page.ipynb #3d2348a4
 ONNXRUNTIME = dict(version='1.30.0', sha512='q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==')
