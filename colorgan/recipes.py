@@ -56,11 +56,10 @@ class Recipe:
     pretrain_epochs: int = 20 # how often the first stage sees every photo; 0: no first stage
     pretrain_for: str = _one_of('colour', 'grey') # what the first stage paints: the photo, or the grey photo again
     pretrain_lr: float = 1e-4 # the generator's learning rate in the first stage
-    pretrain_betas: tuple = (.9, .999) # Adam's momenta in the first stage
     gan_epochs: int = 20 # how often the second stage sees every photo; 0: no second stage
     gen_lr: float = 2e-4 # the generator's learning rate in the second stage
     critic_lr: float = 2e-4 # the critic's
-    betas: tuple = (.5, .999) # Adam's momenta in the second stage
+    betas: tuple = (.5, .999) # Adam's momenta in the second stage; in the first they are .9 and .999
     n_critic: int = 1 # the critic's steps for each of the generator's
     n_critic_late: int = 0 # the same after `drop_at`; 0: no change
     critic_warmup: int = 0 # batches at the start of the second stage that are the critic's alone
@@ -95,10 +94,17 @@ _without_critic = (
            gen='fusion_net', gen_kw={'classifier': 'inception_resnet_v2'}, size=224, pixel_loss='mse', bs=32, pretrain_epochs=30, pretrain_lr=.001, gan_epochs=0))
 
 # %% ../nbs/08_recipes.ipynb #110b534d
-_light = Recipe('light', 'ours: EfficientNet-Lite0 encoder, chroma painted at a quarter of the resolution and judged there',
-                gen='light_net', gen_kw={'chroma': 4}, critic_kw={'n_down': 2}, critic_at=4, size=128, bs=64, opt='adamw', wd=.01, schedule='cosine', warmup=.02,
-                encoder_lr_mult=1/3, ema=.997, pretrain_epochs=40, pretrain_lr=2e-3, gan_epochs=10)
-recipes = {r.name: r for r in (*_with_critic, *_without_critic, _light)}
+_light_net = dict(gen='light_net', gen_kw={'chroma': 4}, critic_kw={'n_down': 2}, critic_at=4, size=128, opt='adamw', wd=.01, schedule='cosine', warmup=.02,
+                  encoder_lr_mult=1/3, pretrain_epochs=40)
+_light = (
+    Recipe('light', 'ours: EfficientNet-Lite0 encoder, chroma at a quarter of the resolution; rare colours, a perceptual loss, then a discriminator', **_light_net,
+           sizes=(96, 128), old=.15, bs=16, rare=.5, perceptual=.2, lam=60., label_smoothing=.1, ema=.995,
+           pretrain_lr=1e-3, gan_epochs=10, critic_lr=4e-4, critic_warmup=100),
+    Recipe('light-l1', 'ours: EfficientNet-Lite0 encoder, chroma at a quarter of the resolution; L1 only', **_light_net,
+           sizes=(96, 128, 128), old=.15, bs=32, clip=1., frozen=5, ema=.998, pretrain_lr=1e-3, gan_epochs=0),
+    Recipe('light-plain', 'ours: EfficientNet-Lite0 encoder, chroma at a quarter of the resolution; L1, then GAN, and nothing else', **_light_net,
+           bs=64, ema=.997, pretrain_lr=2e-3, gan_epochs=10))
+recipes = {r.name: r for r in (*_with_critic, *_without_critic, *_light)}
 
 # %% ../nbs/08_recipes.ipynb #906ab8db
 def get_recipe(name, # the name of a recipe, or a `Recipe`
@@ -139,15 +145,21 @@ _short = dict(loss=('pixel_loss',), lr=('pretrain_lr', 'gen_lr'))
 def replace(recipe, # a `Recipe` or the name of one
             **changes, # fields and their new values; words are turned into numbers where the field holds one
            ) -> Recipe:
-    "A copy of `recipe` with `changes`; raises `ColorganError` on an unknown field (with the known ones) or an impossible value"
+    "A copy with `changes`; `sizes` above a new `size` go. Raises `ColorganError` on an unknown field or an impossible value."
     known = {f.name: f for f in dataclasses.fields(Recipe)}
     changes = {f: v for k, v in changes.items() for f in _short.get(k, (k,))}
     for k in changes:
         if k not in known: raise ColorganError(f"a recipe has no field {k!r}: choose one of {', '.join((*known, *_short))}")
-    return dataclasses.replace(get_recipe(recipe), **{k: _value(known[k], v) for k, v in changes.items()})
+    new = dataclasses.replace(get_recipe(recipe), **{k: _value(known[k], v) for k, v in changes.items()})
+    if 'size' not in changes or 'sizes' in changes: return new
+    return dataclasses.replace(new, sizes=tuple(s for s in new.sizes if s <= new.size))
 
 # %% ../nbs/08_recipes.ipynb #3e50ec29
+_gone = dict(pretrain_betas=(.9, .999)) # fields of earlier versions, with the value that they all had
+
 def recipe_from(d: dict, # a recipe's fields, as `dataclasses.asdict` gives them and JSON returns them
                ) -> Recipe:
     "The recipe with these fields; those that are missing keep their default"
+    def same(v, w): return (tuple(v) if isinstance(v, list) else v) == w
+    d = {k: v for k, v in d.items() if not (k in _gone and same(v, _gone[k]))}
     return replace(Recipe(), **d)

@@ -123,7 +123,7 @@ def test_what_the_first_process_refuses_all_refuse(tmp_path):
 @pytest.mark.slow
 def test_accelerate_launch(tmp_path):
     scripts = Path(sys.executable).parent
-    words = '--recipe light --size 64 --bs 2 --pretrain-epochs 1 --gan-epochs 1 --device cpu'.split()
+    words = '--recipe light-plain --size 64 --bs 2 --pretrain-epochs 1 --gan-epochs 1 --device cpu'.split()
     launch = [scripts/'accelerate', 'launch', *'--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no --no_python'.split()]
     done = subprocess.run([*launch, scripts/'colorgan', 'train', 'bundled', '--out', tmp_path/'run', *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

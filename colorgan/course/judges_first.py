@@ -121,7 +121,7 @@ def _(answer):
     "how many points of the original photo one number of the critic of `light` looks at, along a side"
     from colorgan.critic import patch_size
     from colorgan.recipes import get_recipe
-    r = get_recipe('light')
+    r = get_recipe('light-plain')
     side, got = patch_size(r.critic_kw['n_down']), number(answer)
     if got == side * r.critic_at: return
     if got == side: return 'so many points of what the critic sees; but it does not see the original photo'
@@ -141,7 +141,7 @@ def _(answer):
 def _(answer):
     "a function of a recipe and of photos a second that returns the minutes that both stages train, with a fifth of the photos held out"
     for items, first, second, rate in ((10_000, 20, 20, 80.), (5_000, 40, 10, 25.), (800, 0, 40, 110.), (2_000, 30, 0, 60.)):
-        recipe = replace('light', items=items, pretrain_epochs=first, gan_epochs=second)
+        recipe = replace('light-plain', items=items, pretrain_epochs=first, gan_epochs=second)
         true, got = .8 * items * (first + second) / rate / 60, number(tried(answer, recipe, rate))
         if abs(got / true - 1) < .03: continue
         if abs(got / true / 60 - 1) < .03: return 'these are seconds'
@@ -173,9 +173,9 @@ _held_back = dict(critic_lr=-1, critic_warmup=-1, n_critic=-1, n_critic_late=-1,
 
 @exercise(3, 4, 'More photos would help as well: a critic that knows all true photos by heart needs no other skill.')
 def _(answer):
-    "a dict of at least two fields and their new values that hold back the critic of `replace('light', critic_lr=.02, critic_warmup=100, n_critic=4)`"
+    "a dict of at least two fields and their new values that hold back the critic of `replace('light-plain', critic_lr=.02, critic_warmup=100, n_critic=4)`"
     if not isinstance(answer, dict): return f"a dict such as {{'ema': .9}} is asked for, and this is of the type {type(answer).__name__}"
-    strong = replace('light', critic_lr=.02, critic_warmup=100, n_critic=4)
+    strong = replace('light-plain', critic_lr=.02, critic_warmup=100, n_critic=4)
     new = replace(strong, **answer)
     for k in answer:
         was, now = getattr(strong, k), getattr(new, k)

@@ -32,7 +32,7 @@ def _train_briefly(out, photos, minutes, size=96):
     from colorgan.run import train
     held, rest = photos[:2], photos[2:]
     if (out/'run'/'run.json').exists(): shutil.rmtree(out/'run')
-    return train(rest * 16, 'light', out/'run', pretrain_minutes=.6 * minutes, gan_minutes=.4 * minutes, size=size, bs=16, valid=held, gan_epochs=1, warmup=.1)
+    return train(rest * 16, 'light-plain', out/'run', pretrain_minutes=.6 * minutes, gan_minutes=.4 * minutes, size=size, bs=16, valid=held, gan_epochs=1, warmup=.1)
 
 # %% ../../nbs/use/04_demo.ipynb #bfbed6c8
 _ADVICE = '''
