@@ -9,7 +9,7 @@ from colorgan.colour.chroma import small_shape
 from colorgan.colorizer import Colorizer, TorchNet
 from colorgan.core import ColorganError, busy, cores, write_json
 from colorgan.photos.sources import bundled_photos
-from colorgan.recipes import find_weights
+from colorgan.nets.weights import find_weights
 
 class Plain:
     "Colorizes photo after photo, each as a whole"

@@ -135,7 +135,7 @@ def loops(photos, size, bs, device):
     refs = photo_files(photos)
     make_cache(photos, cache, size, say=lambda text: None)
     print(f'{len(refs)} photos cached in {time.perf_counter() - began:.1f} s')
-    same, light = replace('resnet18-two-stage', size=size, bs=bs), replace('light', size=size, bs=bs)
+    same, light = replace('resnet18-two-stage', size=size, bs=bs), replace('light-plain', size=size, bs=bs)
     tutorial = lru_cache(lambda: TutorialLoop(refs, size, bs, device))
     ours = lambda recipe, stage, *amp: (lru_cache(lambda: OurLoop(cache, recipe, stage, device, *amp)), stage)
     return {'tutorial_gan': (tutorial, 'gan'), 'tutorial_l1': (tutorial, 'pretrain'), 'same_net_gan': ours(same, 'gan'),

@@ -1,4 +1,4 @@
-"""A photo in, the same photo in colour out, at its own size; a folder just as easily
+"""A photo goes in, the same photo comes out in color, at its own size
 
 Docs: https://colorgan.github.io/colorgan/colorizer.html.md"""
 
@@ -9,6 +9,7 @@ __all__ = ['TorchNet', 'OnnxNet', 'digest', 'network', 'Colorizer', 'colorize']
 
 # %% ../nbs/10_colorizer.ipynb #e6ccc1c7
 import hashlib, os
+from contextlib import nullcontext
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,7 @@ from .colour.chroma import join, luminance, pad32, resized, shrink, small_shape,
 from .photos.files import label, read_photo
 from .colour.hints import spread
 from .core import ColorganError, check_number
-from .recipes import find_weights
+from .nets.weights import find_weights
 
 # %% ../nbs/10_colorizer.ipynb #8a6fd686
 class TorchNet:
@@ -25,23 +26,24 @@ class TorchNet:
     def __init__(self,
                  gen, # a `Generator`, or weights as `load_model` takes them
                  device=None): # 'cpu', 'cuda', …; None: where the generator is, or the best there is
-        if not find_spec('torch'): raise ColorganError(f'{label(gen)} needs torch, or onnxruntime and a model.onnx of the same weights: pip install torch')
+        if not find_spec('torch'):
+            raise ColorganError(f'{label(gen)} needs torch, or onnxruntime and a model.onnx of the same weights: pip install torch')
         import torch
         if not isinstance(gen, torch.nn.Module):
             from colorgan.data import default_device
-            from colorgan.recipes import load_model
+            from colorgan.nets.weights import load_model
             gen = load_model(gen, default_device(device))
         elif device is not None: gen = gen.to(device)
-        self.gen, self.stride, self.size = gen, max(32, gen.stride), getattr(getattr(gen, 'recipe', None), 'size', None)
+        self.gen = gen
+        self.stride = max(32, gen.stride) # sides must be multiples of this
+        self.size = getattr(getattr(gen, 'recipe', None), 'size', None) # short side at which it was trained
     def __call__(self, L):
         import torch
-        training, device = self.gen.training, next(self.gen.parameters()).device
-        self.gen.eval()
-        with torch.inference_mode():
-            space = self.gen.space
-            ab = space.ab(self.gen(space.x_of_L(torch.from_numpy(L).to(device)))).float().cpu().numpy()
-        self.gen.train(training)
-        return ab
+        from colorgan.nets.blocks import evaluating
+        space, device = self.gen.space, next(self.gen.parameters()).device
+        with evaluating(self.gen), torch.inference_mode():
+            x = space.x_of_L(torch.from_numpy(L).to(device))
+            return space.ab(self.gen(x)).float().cpu().numpy()
 
 # %% ../nbs/10_colorizer.ipynb #9c9fbdbb
 class OnnxNet:
@@ -53,13 +55,15 @@ class OnnxNet:
         ort.set_default_logger_severity(3)
         options = ort.SessionOptions()
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
-        self.path, options.intra_op_num_threads = Path(path).absolute(), threads
+        options.intra_op_num_threads = threads
+        self.path = Path(path).absolute()
         try: self.session = ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
         except Exception as e: raise ColorganError(f'{label(path)} is not an ONNX file that can be run') from e
         if [i.name for i in self.session.get_inputs()] != ['L']:
             raise ColorganError(f'{label(path)} holds something else than a network of colorgan: export it with --chroma-only')
         self.info = self.session.get_modelmeta().custom_metadata_map
-        self.stride, self.size = int(self.info.get('stride', 32)), int(self.info.get('size', 256))
+        self.stride = int(self.info.get('stride', 32))
+        self.size = int(self.info.get('size', 256))
     def __call__(self, L): return self.session.run(None, {'L': L.astype(np.float32)})[0]
 
 # %% ../nbs/10_colorizer.ipynb #b3e4c97c
@@ -86,41 +90,12 @@ def network(weights, # the name of bundled weights, a model folder, a run, an ON
     if callable(weights): return weights
     raise ColorganError(f'weights are a name, a folder, a generator or a function, not {type(weights).__name__}')
 
-# %% ../nbs/10_colorizer.ipynb #66e7e5bf
-class _Steps:
-    "What is done to a photo before, in, and after the network `net`, which sees a short side of `size` pixels"
-    def see(self, photo):
-        "`(y, L)` of a `Photo`: its luminance, and the small lightness that the network sees"
-        y = luminance(photo.image)
-        return y, shrink(y, small_shape(*y.shape, self.size))
-
-    def chroma(self, Ls):
-        "a and b, `(2, h, w)` in Lab units, for each small lightness; seen larger than the network was trained, they are `steadied`"
-        trained, painted = getattr(self.net, 'size', None), self.look(Ls)
-        if not trained or self.size <= trained: return painted
-        sure = self.look([resized(L[None], small_shape(*L.shape, trained))[0] for L in Ls])
-        return [steadied(ab, s) for ab, s in zip(painted, sure)]
-
-    def look(self, Ls):
-        "What the network itself paints; lightnesses of the same shape go through it together"
-        padded = [pad32(L, getattr(self.net, 'stride', 32)) for L in Ls]
-        out = [None] * len(Ls)
-        for shape in {p.shape for p in padded}:
-            which = [i for i, p in enumerate(padded) if p.shape == shape]
-            for i, ab in zip(which, self.net(np.stack([padded[i] for i in which])[:, None])):
-                out[i] = ab[:, :Ls[i].shape[0], :Ls[i].shape[1]]
-        return out
-
-    def paint(self, y, L, ab, saturation=1., hints=()):
-        "The image with the luminance `y` and the chroma `ab`, more or less of it, that came of the small lightness `L`"
-        return join(y, spread(ab * np.float32(saturation), L, hints, y.shape[::-1]))
-
-# %% ../nbs/10_colorizer.ipynb #182ffae3
-class Colorizer(_Steps):
-    "Gives photos colour: `Colorizer()(photo)`"
+# %% ../nbs/10_colorizer.ipynb #f7e0a37a
+class Colorizer:
+    "Colorizes photos: `Colorizer()(photo)`"
     def __init__(self,
-                 weights='light', # the name of bundled weights, a model folder, a run, a generator, or a function from L to ab
-                 size=None, # short side, in pixels, of what the network sees; None: as it was trained; larger: finer edges. The photo keeps its own size
+                 weights='light', # name of bundled weights, a model folder, a run, a generator, or a function from L to ab
+                 size=None, # short side of what the network sees, in pixels; None: as it was trained; larger: finer edges. The photo keeps its size
                  device=None): # 'cpu', 'cuda', …; None: the best there is
         if size is not None: size = check_number('size', size, 16, 4096, int)
         self.net = network(weights, device)
@@ -128,14 +103,59 @@ class Colorizer(_Steps):
 
     def __call__(self,
                  photo, # path, open file, bytes, PIL image, or array with rows first
-                 saturation=1., # 0 leaves it grey, 1 is as the network painted it, 2 twice as colourful
-                 hints=(), # points of colour: `(x, y, '#rrggbb')`, in pixels of the photo
+                 saturation=1., # 0 leaves it grey, 1 is as the network predicts it, 2 twice as colourful
+                 hints=(), # colours at pixels of the photo: `(x, y, '#rrggbb')`
                 ): # PIL image, RGB or, where the photo had transparency, RGBA
         "The photo in colour, upright, with its own size and lightness. Raises `ColorganError` if it cannot be read."
-        saturation, photo = check_number('saturation', saturation, 0, 10), read_photo(photo)
-        y, L = self.see(photo)
-        photo.image = None
-        return photo.finish(self.paint(y, L, self.chroma([L])[0], saturation, hints))
+        saturation = check_number('saturation', saturation, 0, 10)
+        photo = read_photo(photo)
+        image, = self.images([photo], saturation, hints)
+        return photo.finish(image)
+
+    def images(self,
+               photos, # `Photo`s; each gives up its `image`, since large ones need the memory
+               saturation=1., hints=(), # as in a call
+               seen=None, # `Photo`s that the network sees instead
+               turn=None, # a lock to hold while the network works, for networks that are not made for several threads
+              ) -> list: # PIL images
+        "The photos in colour, without transparency; those of one shape go through the network together"
+        ys, Ls = [], []
+        for photo in photos:
+            y, L = self.see(photo)
+            photo.image = None
+            ys.append(y)
+            Ls.append(L)
+        if seen is not None: Ls = [self.see(photo)[1] for photo in seen]
+        with turn or nullcontext(): chroma = self.chroma(Ls)
+        return [self.join(y, L, ab, saturation, hints) for y, L, ab in zip(ys, Ls, chroma)]
+
+    def see(self, photo):
+        "`(y, L)` of a `Photo`: its luminance, and the small lightness that the network sees"
+        y = luminance(photo.image)
+        return y, shrink(y, small_shape(*y.shape, self.size))
+
+    def chroma(self, Ls):
+        "a and b, `(2, h, w)` in Lab units, for each small lightness; `steadied`, if the network was trained at a smaller size"
+        trained = getattr(self.net, 'size', None)
+        fine = self._predict(Ls)
+        if not trained or self.size <= trained: return fine
+        sure = self._predict([resized(L[None], small_shape(*L.shape, trained))[0] for L in Ls])
+        return [steadied(ab, s) for ab, s in zip(fine, sure)]
+
+    def _predict(self, Ls):
+        "What the network itself predicts; lightnesses of the same shape go through it together"
+        padded = [pad32(L, getattr(self.net, 'stride', 32)) for L in Ls]
+        out = [None] * len(Ls)
+        for shape in {p.shape for p in padded}:
+            which = [i for i, p in enumerate(padded) if p.shape == shape]
+            for i, ab in zip(which, self.net(np.stack([padded[i] for i in which])[:, None])):
+                h, w = Ls[i].shape
+                out[i] = ab[:, :h, :w]
+        return out
+
+    def join(self, y, L, ab, saturation=1., hints=()):
+        "The image with the luminance `y` and `saturation` times the chroma `ab`, which was predicted for the small lightness `L`"
+        return join(y, spread(ab * np.float32(saturation), L, hints, y.shape[::-1]))
 
 # %% ../nbs/10_colorizer.ipynb #d05dfb4a
 @lru_cache(maxsize=1)
@@ -143,11 +163,11 @@ def _colorizer(weights, size, device): return Colorizer(weights, size, device)
 
 # %% ../nbs/10_colorizer.ipynb #f6b44f39
 def colorize(photo, # path, open file, bytes, PIL image, or array with rows first
-             weights='light', # as for `Colorizer`
+             weights='light', # as for `Colorizer`; the small network in the package. (`train` makes 'resnet18-two-stage' by default.)
              size=None, # short side of what the network sees; None: as it was trained
              saturation=1., # 0 leaves it grey, 2 is twice as colourful
              device=None, # 'cpu', 'cuda', …; None: the best there is
-             hints=(), # points of colour: `(x, y, '#rrggbb')`, in pixels of the photo
+             hints=(), # colours at pixels of the photo: `(x, y, '#rrggbb')`
             ): # PIL image of the photo's own size
     "One photo in colour"
     return _colorizer(weights, size, device)(photo, saturation, hints)

@@ -1,4 +1,4 @@
-"""How close to the truth the colours of trained weights are, beside grey and beside each other
+"""How close to the truth are the colors, compared with grey and with each other?
 
 Docs: https://colorgan.github.io/colorgan/evaluation.html.md"""
 
@@ -14,7 +14,6 @@ import itertools, os
 import numpy as np, torch, torch.nn.functional as F
 from concurrent.futures import ThreadPoolExecutor
 from PIL import Image
-from .colour.chroma import join
 from .color import lab_to_rgb, rgb_to_lab
 from .colorizer import Colorizer
 from .core import ColorganError, check_number, photo_name
@@ -75,8 +74,7 @@ def paint_batch(colorizer, # a `Colorizer`
                 photos, # PIL images
                ) -> list: # PIL images
     "The photos as the colorizer gives them back"
-    seen = [colorizer.see(Photo(im)) for im in photos]
-    return [join(y, ab) for (y, _), ab in zip(seen, colorizer.chroma([L for _, L in seen]))]
+    return colorizer.images([Photo(im) for im in photos])
 
 # %% ../nbs/11_evaluation.ipynb #b70291d0
 def alike(ims, # PIL images
@@ -260,8 +258,7 @@ def old_photos(weights, # as `Colorizer` takes them
         truths, n = [im for _, im in batch], n + len(batch)
         for k in ('none', *effects):
             old = [_aged(im, {k: strength} if k != 'none' else {}, device) for im in truths]
-            L = [colorizer.see(Photo(im))[1] for im in old]
-            ims = [join(colorizer.see(Photo(im))[0], ab) for im, ab in zip(truths, colorizer.chroma(L))]
+            ims = colorizer.images([Photo(im) for im in truths], seen=[Photo(im) for im in old])
             sums[k] = sums.get(k, 0.) + float(score_batch(ims, truths, device)['ab'].sum())
         sums['grey'] = sums.get('grey', 0.) + float(score_batch(None, truths, device)['ab'].sum())
     if not n: raise ColorganError('not one of the photos can be read: look at what they are')

@@ -1,4 +1,4 @@
-"""The first stage is an ordinary fastai `Learner`; here are also the three parts that both stages share: the optimizer, the running average, and the recorder
+"""The first stage: the generator learns colors from the pixel loss alone, in an ordinary fastai `Learner`
 
 Docs: https://colorgan.github.io/colorgan/pretrain.html.md"""
 
@@ -261,5 +261,5 @@ def pretrain_learner(dls, # `DataLoaders` of `get_dls`, in the recipe's space
     recipe = get_recipe(recipe)
     gen, lr = create_gen(recipe) if gen is None else gen, recipe.pretrain_lr
     return make_learner(dls, gen, ColourLoss(recipe, gen), recipe, lambda m: m, [*([GreyTarget(recipe.space)] if recipe.pretrain_for == 'grey' else []), *L(cbs)],
-                        **dict(opt_func=adam(recipe, recipe.pretrain_betas), splitter=splitter, metrics=ab_error(recipe.space),
+                        **dict(opt_func=adam(recipe, (.9, .999)), splitter=splitter, metrics=ab_error(recipe.space),
                                lr=[lr * recipe.encoder_lr_mult, lr]) | kwargs)

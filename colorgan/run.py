@@ -27,7 +27,8 @@ from .generator import create_gen
 from .core import ColorganError, make_folder, photo_name, write_json, write_whole
 from .colour.metrics import ColourMetrics, held_out
 from .pretrain import pretrain_learner
-from .recipes import fill, get_recipe, load_tensors, recipe_from, replace, save_model, versions
+from .nets.weights import fill, load_tensors, save_model, versions
+from .recipes import get_recipe, recipe_from, replace
 from .engine.distributed import Several, from_first, most, processes, rank, shared_dls, together
 from .engine.folder import interrupted_runs, status
 from .engine.track import tracked, tracker_names

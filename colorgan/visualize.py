@@ -9,7 +9,7 @@ __all__ = ['Seen', 'Painted', 'curves', 'as_image', 'show_sheet', 'show_batch', 
            'ab_hist', 'read_log', 'loss_curves', 'split', 'slider', 'film']
 
 # %% ../nbs/07_visualize.ipynb #4d862e4d
-import base64, io, json, os
+import io, json, os
 import numpy as np, torch
 from collections.abc import Mapping
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -18,7 +18,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from plum import dispatch
 from .color import TensorGrey, TensorL, TensorLab, TensorRGB, _Shown, rgb_to_lab
-from .core import ColorganError
+from .core import ColorganError, data_url
 
 # %% ../nbs/07_visualize.ipynb #d33ba3bb
 def as_image(photo, # PIL image; uint8 array `(h, w, 3)`; RGB tensor in [0, 1] `(3, h, w)`; or one photo of a space, network range
@@ -171,15 +171,16 @@ def split(before, after, # photos of the same size, as `as_image` takes them
     return im
 
 # %% ../nbs/07_visualize.ipynb #26490e6f
-def _data_url(im, quality=85):
-    im.save(f := io.BytesIO(), 'JPEG', quality=quality)
-    return 'data:image/jpeg;base64,' + base64.b64encode(f.getvalue()).decode()
+def _jpeg(im, quality=85):
+    f = io.BytesIO()
+    im.save(f, 'JPEG', quality=quality)
+    return f.getvalue()
 
 def slider(before, after, # photos of the same size, as `as_image` takes them
            width=480): # of the picture, in points
     "HTML that shows `before` left of a handle and `after` right of it"
     from IPython.display import HTML
-    before, after = (_data_url(as_image(p)) for p in (before, after))
+    before, after = (data_url(_jpeg(as_image(p))) for p in (before, after))
     img = lambda src, more='': f'<img src="{src}" style="width:100%;display:block;{more}">'
     return HTML(f'''<div style="width:{width}px;max-width:100%"><div style="position:relative">{img(after)}
 {img(before, 'position:absolute;top:0;left:0;clip-path:inset(0 50% 0 0)')}</div>

@@ -22,7 +22,7 @@ from colorgan.cli import main
 from colorgan.colorizer import colorize
 from colorgan.photos.files import encode, read_photo
 from colorgan.photos.sources import bundled_photos
-from colorgan.recipes import bundled_weights
+from colorgan.nets.weights import bundled_weights
 
 photos = {p.stem: p for p in bundled_photos()}
 light = bundled_weights()['light']

@@ -22,7 +22,8 @@ photo = next(p for p in bundled_photos() if p.stem == 'chelsea')
 def tiny(tmp_path_factory):
     "A model folder of a network that is tiny and has learnt nothing."
     from colorgan.generator import create_gen
-    from colorgan.recipes import replace, save_model
+    from colorgan.recipes import replace
+    from colorgan.nets.weights import save_model
     recipe = replace('pix2pix', size=32, gen_kw=dict(base=4))
     return save_model(tmp_path_factory.mktemp('weights')/'tiny', create_gen(recipe), recipe)
 
@@ -177,7 +178,7 @@ def test_ctrl_c_keeps_what_was_trained(tmp_path):
     assert process.returncode == 130, err
     said = [line for line in err.splitlines() if line.startswith('colorgan: ')]
     assert len(said) == 1 and str(run/'model') in said[0] and 'Traceback' not in err
-    from colorgan.recipes import load_model
+    from colorgan.nets.weights import load_model
     load_model(run)
 
 

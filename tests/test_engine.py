@@ -28,7 +28,8 @@ from colorgan.gan import gan_learner
 from colorgan.core import ColorganError
 from colorgan.loss import gradient_penalty
 from colorgan.pretrain import pretrain_learner
-from colorgan.recipes import load_tensors, replace
+from colorgan.nets.weights import load_tensors
+from colorgan.recipes import replace
 from colorgan.run import train
 from colorgan.engine.distributed import Several, rank, shared_dls, together
 
@@ -122,7 +123,7 @@ def test_what_the_first_process_refuses_all_refuse(tmp_path):
 @pytest.mark.slow
 def test_accelerate_launch(tmp_path):
     scripts = Path(sys.executable).parent
-    words = '--recipe light --size 64 --bs 2 --pretrain-epochs 1 --gan-epochs 1 --device cpu'.split()
+    words = '--recipe light-plain --size 64 --bs 2 --pretrain-epochs 1 --gan-epochs 1 --device cpu'.split()
     launch = [scripts/'accelerate', 'launch', *'--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no --no_python'.split()]
     done = subprocess.run([*launch, scripts/'colorgan', 'train', 'bundled', '--out', tmp_path/'run', *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -319,7 +320,7 @@ def test_watched_figures_are_those_of_the_average(tmp_path):
     last = json.loads((slow/'model'/'model.json').read_text())['metrics']
     assert last['watched_ab'] == pytest.approx(figures[-1], abs=1e-4)
     from colorgan.colour.metrics import colour_scores
-    from colorgan.recipes import load_model
+    from colorgan.nets.weights import load_model
     dls = get_dls('bundled', 32, 2, device='cpu')
     x, y = dls.valid.one_batch()
     with torch.no_grad(): seen = colour_scores('lab', x, load_model(slow)(x), y)['ab'].mean().item()

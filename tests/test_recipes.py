@@ -16,13 +16,14 @@ from colorgan.colour.lab import AB_HALF
 from colorgan.core import ColorganError
 from colorgan.photos.sources import bundled_photos
 from colorgan.pretrain import pretrain_learner
-from colorgan.recipes import load_model, read_model_json, recipes, replace, save_model
+from colorgan.nets.weights import load_model, read_model_json, save_model
+from colorgan.recipes import recipes, replace
 
 unet, patches, whole = dict(base=16), dict(base=8, n_down=1), dict(base=8)
 small = {'resnet18-two-stage': ({}, patches), 'pix2pix': (unet, patches), 'pix2pix-instance': (unet, patches), 'pix2pix-instance-wgan-gp': (unet, patches),
          'pix2pix-rgb': (unet, patches), 'unet-lab-mse': (unet, patches), 'vgg16-latent': ({}, whole), 'sagan-unet': (dict(width=.125), whole), 'basic': ({}, {}),
          'labnet': ({}, {}), 'preincep': (dict(classifier='resnet10t', look=64), {}), 'preres': (dict(classifier='resnet10t', look=64), {}),
-         'light': (dict(width=.25), patches)}
+         **{name: (dict(width=.25), patches) for name in ('light', 'light-l1', 'light-plain')}}
 
 
 def tiny(name, **changes):
@@ -35,6 +36,12 @@ def tiny(name, **changes):
 def test_the_table_is_complete(): assert set(small) == set(recipes)
 
 
+@pytest.mark.parametrize('name', ['light', 'light-l1'])
+def test_the_weights_in_the_package_are_what_the_catalogue_makes(name):
+    "The last of the commands that made `light` had no L1 stage, because it went on from the one before."
+    assert replace(read_model_json(name)['recipe'], pretrain_epochs=recipes[name].pretrain_epochs) == recipes[name]
+
+
 @pytest.fixture(scope='module')
 def batch(): return {s: get_dls(bundled_photos()[:2], size=32, bs=2, space=s, valid=bundled_photos()[:2], device='cpu', augment=False) for s in ('lab', 'rgb')}
 
@@ -43,7 +50,7 @@ def batch(): return {s: get_dls(bundled_photos()[:2], size=32, bs=2, space=s, va
 def trained(request, batch, tmp_path_factory):
     "A recipe, its generator after some steps on one batch, and the folder it was saved to. VGG16, without norms, needs smaller steps."
     torch.manual_seed(0)
-    recipe = tiny(request.param, n_critic=1, ema=0., warmup=0., drop_at=0., pretrain_lr=2e-3, gen_lr=2e-3, critic_lr=2e-4,
+    recipe = tiny(request.param, n_critic=1, critic_warmup=0, old=0., frozen=0, ema=0., warmup=0., drop_at=0., pretrain_lr=2e-3, gen_lr=2e-3, critic_lr=2e-4,
                   encoder_lr_mult=.05 if request.param == 'vgg16-latent' else 1.)
     gen = create_gen(recipe, pretrained=False)
     learn = (gan_learner if recipe.gan_epochs else pretrain_learner)(batch[recipe.space], recipe, gen)
@@ -68,7 +75,7 @@ def test_reloads_to_the_same_output(trained):
     with torch.no_grad(): assert torch.equal(again(x), gen(x))
 
 
-twins = 'pix2pix-instance-wgan-gp', 'unet-lab-mse', 'labnet', 'preres'
+twins = 'pix2pix-instance-wgan-gp', 'unet-lab-mse', 'labnet', 'preres', 'light-l1', 'light-plain'
 
 
 @pytest.mark.parametrize('trained', [pytest.param(n, marks=pytest.mark.slow if n in twins else ()) for n in recipes], indirect=True)

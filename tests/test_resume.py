@@ -13,7 +13,8 @@ import torch
 
 from colorgan.engine.checkpoint import Checkpoints
 from colorgan.core import ColorganError
-from colorgan.recipes import find_weights, replace
+from colorgan.nets.weights import find_weights
+from colorgan.recipes import replace
 from colorgan.run import train
 
 recipe = replace('pix2pix', size=32, bs=2, gen_kw=dict(base=4), critic_kw=dict(base=4, n_down=1), pretrain_epochs=3, gan_epochs=3, ema=.9, n_critic=2,

@@ -65,7 +65,7 @@ def _(answer):
     "the folder of a run of yours that is closer to the truth than grey by a tenth, over the eight bundled photos"
     from colorgan.colorizer import digest
     from colorgan.evaluation import evaluate
-    from colorgan.recipes import bundled_weights, find_weights
+    from colorgan.nets.weights import bundled_weights, find_weights
     folder = find_weights(answer)
     if digest(folder) in map(digest, bundled_weights().values()): return 'those are weights of the package: train your own'
     e = evaluate(folder, bundled_photos(), size=96, judges=False, device='cpu')
@@ -91,7 +91,7 @@ def _(answer):
 @exercise(2, 2, 'At T = 1 these are the chances themselves, and the colour is the plain mean; towards 0 the likeliest takes all.')
 def _(answer):
     "a function of `chances` and T that returns the weights with which the annealed mean mixes"
-    from colorgan.generator import AnnealedMean
+    from colorgan.nets.light import AnnealedMean
     dice = torch.Generator().manual_seed(0)
     for n, T in ((2, 1.), (2, .38), (5, .38), (40, .1), (7, 2.)):
         p = torch.rand(n, generator=dice) + .05
@@ -121,7 +121,7 @@ def _(answer):
     "how many points of the original photo one number of the critic of `light` looks at, along a side"
     from colorgan.critic import patch_size
     from colorgan.recipes import get_recipe
-    r = get_recipe('light')
+    r = get_recipe('light-plain')
     side, got = patch_size(r.critic_kw['n_down']), number(answer)
     if got == side * r.critic_at: return
     if got == side: return 'so many points of what the critic sees; but it does not see the original photo'
@@ -141,7 +141,7 @@ def _(answer):
 def _(answer):
     "a function of a recipe and of photos a second that returns the minutes that both stages train, with a fifth of the photos held out"
     for items, first, second, rate in ((10_000, 20, 20, 80.), (5_000, 40, 10, 25.), (800, 0, 40, 110.), (2_000, 30, 0, 60.)):
-        recipe = replace('light', items=items, pretrain_epochs=first, gan_epochs=second)
+        recipe = replace('light-plain', items=items, pretrain_epochs=first, gan_epochs=second)
         true, got = .8 * items * (first + second) / rate / 60, number(tried(answer, recipe, rate))
         if abs(got / true - 1) < .03: continue
         if abs(got / true / 60 - 1) < .03: return 'these are seconds'
@@ -173,9 +173,9 @@ _held_back = dict(critic_lr=-1, critic_warmup=-1, n_critic=-1, n_critic_late=-1,
 
 @exercise(3, 4, 'More photos would help as well: a critic that knows all true photos by heart needs no other skill.')
 def _(answer):
-    "a dict of at least two fields and their new values that hold back the critic of `replace('light', critic_lr=.02, critic_warmup=100, n_critic=4)`"
+    "a dict of at least two fields and their new values that hold back the critic of `replace('light-plain', critic_lr=.02, critic_warmup=100, n_critic=4)`"
     if not isinstance(answer, dict): return f"a dict such as {{'ema': .9}} is asked for, and this is of the type {type(answer).__name__}"
-    strong = replace('light', critic_lr=.02, critic_warmup=100, n_critic=4)
+    strong = replace('light-plain', critic_lr=.02, critic_warmup=100, n_critic=4)
     new = replace(strong, **answer)
     for k in answer:
         was, now = getattr(strong, k), getattr(new, k)

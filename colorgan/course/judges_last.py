@@ -18,7 +18,7 @@ from ..colour.metrics import ab_distance, colourfulness
 from ..photos.sources import bundled_photos
 from ..photos.files import open_photo
 from .quiz import wilson
-from ..recipes import load_tensors
+from ..nets.weights import load_tensors
 
 # %% ../../nbs/course/13_judges_last.ipynb #a56ee114
 def _squares(side=128):
@@ -157,7 +157,7 @@ def _(answer):
 @exercise(6, 1, 'With T going to 0 it becomes the likeliest class: try it on the point above.')
 def _(answer):
     "a function (scores, bins, T) that gives the annealed mean, (n, 2, h, w)"
-    from colorgan.generator import AnnealedMean
+    from colorgan.nets.light import AnnealedMean
     for T in (1., .38, .1):
         scores, bins = torch.randn(2, 9, 3, 4) * 3, torch.rand(9, 2) * 2 - 1
         right = AnnealedMean(bins, T)(scores)

@@ -8,12 +8,12 @@ Docs: https://colorgan.github.io/colorgan/course/quiz.html.md"""
 __all__ = ['wilson', 'answers_needed', 'fooling_rate', 'verdict', 'save_answers', 'read_answers', 'Pairs', 'Quiz']
 
 # %% ../../nbs/course/15_quiz.ipynb #120d3efe
-import base64, io, json, math
+import io, json, math
 import numpy as np
 from pathlib import Path
 from statistics import NormalDist
 from fastcore.basics import patch
-from ..core import ColorganError, write_whole
+from ..core import ColorganError, data_url, write_whole
 
 # %% ../../nbs/course/15_quiz.ipynb #2514eaba
 def wilson(k, # so many times it happened
@@ -153,7 +153,7 @@ def show(self: Quiz):
 def _jpeg(self: Quiz, url=False):
     f = io.BytesIO()
     self.sheet(min(len(self.answers), len(self) - 1)).save(f, 'JPEG', quality=92)
-    return 'data:image/jpeg;base64,' + base64.b64encode(f.getvalue()).decode() if url else f.getvalue()
+    return data_url(f.getvalue()) if url else f.getvalue()
 
 @patch
 def _repr_mimebundle_(self: Quiz, **kwargs):

@@ -11,7 +11,8 @@ __all__ = ['measure', 'cost', 'costs', 'recipe_table']
 import hashlib, json
 from ..photos.cache import cache_folder
 from ..core import ColorganError, write_whole
-from ..recipes import get_recipe, recipes, versions
+from ..recipes import get_recipe, recipes
+from ..nets.weights import versions
 
 # %% ../../nbs/judge/02_costs.ipynb #659524a9
 def measure(recipe, # a `Recipe` or the name of one

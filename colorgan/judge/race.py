@@ -18,7 +18,8 @@ from ..data import split_photos
 from ..photos.files import save_photo
 from ..core import ColorganError, make_folder, write_json, write_whole
 from ..photos.sources import photo_files
-from ..recipes import find_weights, get_recipe, load_model, recipes, replace
+from ..nets.weights import find_weights, load_model
+from ..recipes import get_recipe, recipes, replace
 from ..run import train
 from ..visualize import show_sheet
 
@@ -85,7 +86,7 @@ def parameters(weights) -> int:
     with safe_open(find_weights(weights)/'model.safetensors', 'pt') as f: return sum(math.prod(f.get_slice(k).get_shape()) for k in f.keys())
 
 # %% ../../nbs/judge/01_race.ipynb #01629851
-_l1 = replace('light', name='L1', bs=32, gan_epochs=0)
+_l1 = replace('light-plain', name='L1', bs=32, gan_epochs=0)
 ablation = [_l1, replace(_l1, name='Huber', pixel_loss='huber'), replace(_l1, name='L2', pixel_loss='mse'), replace(_l1, name='L1, rare colours', rare=.5),
             replace(_l1, name='bins', pixel_loss='bins', gen_kw={'chroma': 4, 'head': 'bins'}), replace(_l1, name='L1 + perceptual', perceptual=.1),
             replace(_l1, name='L1, chroma at a half', gen_kw={'chroma': 2}), replace(_l1, name='L1, then GAN', gan_epochs=10),
