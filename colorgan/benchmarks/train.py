@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.models import resnet18
 from ..photos.cache import make_cache
-from ..engine.callbacks import best_precision, fast_math, precision
+from ..engine.fast import best_precision, fast_math, precision
 from ..critic import patchgan
 from ..data import default_device, get_dls
 from ..gan import gan_learner
