@@ -18,7 +18,6 @@ from .generator import create_gen, splitter
 from .loss import ColourLoss, adv_loss, gradient_penalty
 from .engine.order import LinkedCallback, order_of
 from .engine.learner import Clock, ab_error, create_opt_func, make_learner
-from .recipes import get_recipe
 
 # %% ../nbs/06_gan.ipynb #b8aee7e3
 class GAN(nn.Module):
@@ -100,7 +99,7 @@ class Turns(LinkedCallback):
 
 # %% ../nbs/06_gan.ipynb #394ed6fb
 def gan_learner(dls, # `DataLoaders` of `get_dls`, in the recipe's space
-                recipe='resnet18-two-stage', # a `Recipe` or the name of one
+                recipe, # a `Recipe`, as `get_recipe('resnet18-two-stage')`
                 gen=None, # the generator, pretrained or not; None: a new one
                 critic=None, # the discriminator; None: a new one
                 cbs=None, # more callbacks
@@ -108,7 +107,7 @@ def gan_learner(dls, # `DataLoaders` of `get_dls`, in the recipe's space
                 **kwargs, # to fastai's `Learner`; they override the recipe
                ) -> Learner: # trained by `fit(epochs)`; its parameter groups: the generator's encoder, its rest, the discriminator
     "The learner of the second stage: the recorder shows both players' losses and the ab error"
-    recipe, clock = get_recipe(recipe), clock or Clock()
+    clock = clock or Clock()
     gan = GAN(create_gen(recipe) if gen is None else gen, create_critic(recipe) if critic is None else critic)
     loss = GANLoss(gan, recipe)
     turns = Turns(clock, recipe.n_critic, recipe.critic_warmup, recipe.n_critic_late, recipe.drop_at)

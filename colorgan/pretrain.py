@@ -13,18 +13,16 @@ from fastcore.foundation import L
 from .engine.learner import GreyTarget, ab_error, create_opt_func, make_learner
 from .generator import create_gen, splitter
 from .loss import ColourLoss
-from .recipes import get_recipe
 
 # %% ../nbs/05_pretrain.ipynb #a8273445
 def pretrain_learner(dls, # `DataLoaders` of `get_dls`, in the recipe's space
-                     recipe='resnet18-two-stage', # a `Recipe` or the name of one
+                     recipe, # a `Recipe`, as `get_recipe('resnet18-two-stage')`
                      gen=None, # the generator; None: a new one, with an ImageNet encoder where there is one
                      cbs=None, # more callbacks
                      clock=None, # a `Clock` for a stage that lasts minutes; None: epochs count
                      **kwargs, # to fastai's `Learner`; they override the recipe
                     ) -> Learner: # trained by `fit(epochs)`; its parameter groups are the encoder and the rest
     "The learner of the first stage: pixel loss only"
-    recipe = get_recipe(recipe)
     if gen is None: gen = create_gen(recipe)
     if recipe.pretrain_for == 'grey': cbs = [GreyTarget(recipe.space), *L(cbs)]
     ours = dict(opt_func=create_opt_func(recipe, (.9, .999)), splitter=splitter,
