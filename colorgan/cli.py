@@ -238,24 +238,6 @@ def _recipes(a):
     from colorgan.judge.costs import recipe_table
     print(recipe_table())
 
-# %% ../nbs/12_cli.ipynb #cac4e003
-def _bench(a):
-    if a.what == 'train':
-        from colorgan.benchmarks.train import bench_train
-        return bench_train(a.json, device=a.device) and 0
-    if a.what == 'colorize':
-        from colorgan.benchmarks.colorize import bench_colorize
-        return bench_colorize(a.json) and 0
-    from colorgan.benchmarks.data import bench_data
-    bench_data(a.data or None, a.json)
-
-# %% ../nbs/12_cli.ipynb #cac4e006
-def _bench_words(p):
-    p.add_argument('what', choices=['data', 'train', 'colorize'],
-                   help="'data': loading photos, the tutorial's way and ours; 'train': its training loop and ours; 'colorize': the plain way and ours")
-    p.add_argument('data', nargs='*', metavar='DATA', help='photos to load (default: bundled ones)')
-    _words(p, 'device', 'json')
-
 # %% ../nbs/12_cli.ipynb #eccb7205
 def _export(a):
     from colorgan.use.onnx import export_onnx
@@ -316,8 +298,7 @@ commands = dict(
     cache=(_cache, _cache_words, 'decode photos once, into one file that trainings read fast', 'colorgan cache photos --out photos.cache --size 256'),
     inspect=(_inspect, _inspect_words, 'say what is in a set of photos, and which a training would leave out', 'colorgan inspect photos'),
     app=(_app, _app_words, 'colorize photos in the browser, without typing', 'colorgan app --port 8866'),
-    page=(_page, _page_words, 'write a web page that colorizes in the browser, for any static host', 'colorgan page --out site'),
-    bench=(_bench, _bench_words, 'measure speed, another way and ours side by side', 'colorgan bench data --json figures.json'))
+    page=(_page, _page_words, 'write a web page that colorizes in the browser, for any static host', 'colorgan page --out site'))
 
 # %% ../nbs/12_cli.ipynb #2e5a32f1
 def parser() -> argparse.ArgumentParser:

@@ -23,7 +23,9 @@ from .photos.cache import cached
 from .color import get_space
 from .photos.crops import crop_box, cut, dice, each_photo, encode_bytes, middle_box, mirrored, resample, resample_bytes
 from .core import ColorganError, cores, photo_name
-from .photos.refs import CachePhoto, bundled_photos, open_cache, open_photo, photo_files
+from .photos.refs import CachePhoto, open_cache
+from .photos.sources import bundled_photos, photo_files
+from .photos.files import open_photo
 from .photos.screen import measured, reasons, twin, twins
 _all_ = ['bundled_photos', 'open_photo', 'photo_files']
 

@@ -18,11 +18,11 @@ from .color import lab_to_rgb, rgb_to_lab
 from .colorizer import Colorizer
 from .core import ColorganError, check_number, photo_name
 from .data import default_device
-from .photos.files import Photo, read_photo, save_photo
+from .photos.files import Photo, open_photo, save_photo
 from .colour.metrics import ab_distance, colourfulness, score_photos
 from .colour.old import aged, effects
 from .judge.networks import Judges, set_scores
-from .photos.refs import photo_files
+from .photos.sources import photo_files
 from .visualize import show_sheet
 
 # %% ../nbs/11_evaluation.ipynb #466934ba
@@ -37,8 +37,7 @@ def photo_at(ref, # a path, or a reference of `photo_files`
              squeeze=False, # make it a square of that side, whatever its shape, without antialiasing
             ) -> Image.Image: # RGB
     "A colour photo at the size at which it is judged. Raises `ColorganError` if it cannot be read."
-    try: im = read_photo(ref.image() if hasattr(ref, 'image') else ref).image.convert('RGB')
-    except ColorganError as e: raise ColorganError(f'{photo_name(ref)}: {e}') from e
+    im = open_photo(ref)
     if size is None: return im
     if squeeze:
         rgb = F.interpolate(rgb_tensor([im]), (size, size), mode='bilinear', align_corners=False)[0]

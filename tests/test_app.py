@@ -21,7 +21,7 @@ from colorgan.use.app import app
 from colorgan.cli import main
 from colorgan.colorizer import colorize
 from colorgan.photos.files import encode, read_photo
-from colorgan.photos.refs import bundled_photos
+from colorgan.photos.sources import bundled_photos
 from colorgan.nets.weights import bundled_weights
 
 photos = {p.stem: p for p in bundled_photos()}

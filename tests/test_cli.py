@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from colorgan.cli import commands, main
-from colorgan.photos.refs import bundled_photos
+from colorgan.photos.sources import bundled_photos
 
 colorgan = [sys.executable, '-c', 'import sys; from colorgan.cli import main; sys.exit(main())']
 photo = next(p for p in bundled_photos() if p.stem == 'chelsea')

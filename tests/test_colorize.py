@@ -24,7 +24,7 @@ from colorgan.photos.files import read_photo
 from colorgan.colour.hints import chroma_of
 from colorgan.colour.lab import RGB_FROM_XYZ, WHITE, XYZ_FROM_RGB
 from colorgan.core import ColorganError
-from colorgan.photos.refs import bundled_photos
+from colorgan.photos.sources import bundled_photos
 from colorgan.nets.weights import find_weights
 from colorgan.recipes import recipes
 
@@ -213,7 +213,7 @@ def fuzz(folder, seed, n):
 
 def peak_memory(code):
     "Megabytes that a Python needs for `code`, and what it prints."
-    code += '\nfrom colorgan.benchmarks.colorize import peak_memory\nprint(peak_memory())'
+    code += f'\nimport sys; sys.path.insert(0, {str(root/"benchmarks")!r}); from colorize import peak_memory\nprint(peak_memory())'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     *said, last = done.stdout.splitlines()

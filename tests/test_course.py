@@ -13,11 +13,11 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from colorgan.course.answers import exercises, judged, judges, load_judges
+from colorgan.course.answers import judged, judges
+from colorgan.course.checks import exercises
 
-load_judges()
 root = Path(__file__).resolve().parent.parent
-walks = [p for p in sorted(root.glob('nbs/course/*.ipynb')) if p.stem[0].isdigit()]
+walks = sorted(root.glob('nbs/course/[0-9]_*.ipynb'))
 every_walk = pytest.mark.parametrize('walk', walks, ids=lambda p: p.stem)
 mode = "mode = 'full' if torch.cuda.is_available() else 'smoke'"
 strange = {'number': 0, 'nothing': '', 'word': 'x', 'list': [], 'dict': {}, 'object': object(), 'nan': float('nan'), 'array': np.zeros(3), 'type': int, 'pair': (1, 2),
@@ -105,7 +105,8 @@ def test_judges_say_what_is_asked(walk):
 
 late = """
 import sys
-from colorgan.course.answers import exercise, exercises, judged
+from colorgan.course.answers import exercise, judged
+from colorgan.course.checks import exercises
 assert 'torch' not in sys.modules
 @exercise(1, 2)
 def own(answer): return 'no'

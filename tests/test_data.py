@@ -21,10 +21,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from colorgan.photos import sources as download
+from colorgan import core
+from colorgan.photos import sources
 from colorgan.photos.cache import make_cache
 from colorgan.core import ColorganError
-from colorgan.photos.refs import open_cache, open_photo, photo_files
+from colorgan.photos.refs import open_cache
+from colorgan.photos.files import open_photo
+from colorgan.photos.sources import photo_files
 from colorgan.photos.screen import Screening
 
 formats = {'JPEG': '.jpg', 'PNG': '.png', 'WEBP': '.webp', 'GIF': '.gif', 'TIFF': '.tif', 'BMP': '.bmp'}
@@ -216,13 +219,13 @@ def web(tmp_path, monkeypatch):
             self.end_headers()
             self.wfile.write(content[start:start + (1000 if broken else len(content))])
         def log_message(self, *args): pass
-    asked, broken, real = [], [], download.urlopen
+    asked, broken, real = [], [], core.urlopen
     server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     def local(request, timeout):
         request.full_url = f"http://127.0.0.1:{server.server_port}/{request.full_url.split('/')[-1]}"
         return real(request, timeout=timeout)
-    monkeypatch.setattr(download, 'urlopen', local)
+    monkeypatch.setattr(core, 'urlopen', local)
     yield SimpleNamespace(folder=tmp_path/'web', asked=asked, broken=broken, data=tmp_path/'data')
     server.shutdown()
 
@@ -255,7 +258,7 @@ def test_coco(web, capsys):
 
 def test_coco_when_the_sample_is_gone(web, monkeypatch, capsys):
     zipped(web.folder/'val2017.zip')
-    monkeypatch.setattr(download, '_md5', lambda path: '442b8da7639aecaf257c1dceb8ba8c80')
+    monkeypatch.setattr(core, '_md5', lambda path: '442b8da7639aecaf257c1dceb8ba8c80')
     assert len(readable('coco')) == 3 and "COCO's validation photos are taken" in capsys.readouterr().out
 
 
@@ -313,7 +316,7 @@ def test_hugging_face(tmp_path, monkeypatch):
     assert all(np.array_equal(a, b) for a, b in zip(readable(source), rows['photo'], strict=True))
     assert len(open_cache(make_cache(source, tmp_path/'c.cache', size=16, say=lambda text: None))) == 3
     datasets.Dataset.from_dict({'label': [1]}).to_parquet(str(tmp_path/'set'/'train.parquet'))
-    with pytest.raises(ColorganError, match='no column of images'): download._hf.cache_clear() or photo_files(source)
+    with pytest.raises(ColorganError, match='no column of images'): sources._hf.cache_clear() or photo_files(source)
 
 
 def batches(dl): return [y.cpu().numpy() for _, y in dl]
@@ -363,7 +366,6 @@ def test_no_room_for_a_cache(tmp_path, monkeypatch, capsys):
 
 
 maker = """import sys
-from colorgan.photos import sources as download
 from colorgan.photos.cache import make_cache
 make_cache(sys.argv[1], sys.argv[2], size=64, workers=2, say=lambda text: None)"""
 

@@ -15,7 +15,8 @@ from torch import nn
 
 from colorgan.color import get_space, rgb_to_lab
 from colorgan.colour.metrics import ColourMetrics, colour_scores, hue_histogram, score_photos
-from colorgan.photos.refs import bundled_photos, open_photo
+from colorgan.photos.sources import bundled_photos
+from colorgan.photos.files import open_photo
 
 sizes = (97, 71), (64, 64), (11, 40)
 
@@ -156,11 +157,11 @@ def test_lpips_with_weights(hub):
 def test_without_a_network_it_is_said_quickly(hub, capsys, monkeypatch):
     "A server that never answers, for everything: three short sentences, long before a time-out of minutes"
     pytest.importorskip('torch_fidelity')
-    from colorgan.photos import sources as download
+    from colorgan import core
     from colorgan.nets import encoder
     from colorgan.judge import networks as perceptual
     encoder.say_once.cache_clear()
-    monkeypatch.setattr(download, 'urlopen', lambda *args, **kw: time.sleep(60))
+    monkeypatch.setattr(core, 'urlopen', lambda *args, **kw: time.sleep(60))
     monkeypatch.setattr(perceptual, 'timm_state', lambda name: None)
     for m in perceptual.Judges.modules: __import__(m)
     began = time.time()

@@ -12,7 +12,7 @@ from PIL import Image
 
 from colorgan.cli import main
 from colorgan.colorizer import colorize
-from colorgan.photos.refs import bundled_photos
+from colorgan.photos.sources import bundled_photos
 
 results = Path(__file__).resolve().parent.parent/'nbs'/'results'/'page.json'
 pytestmark = pytest.mark.slow

@@ -14,7 +14,7 @@ from colorgan.gan import gan_learner
 from colorgan.generator import create_gen
 from colorgan.colour.lab import AB_HALF
 from colorgan.core import ColorganError
-from colorgan.photos.refs import bundled_photos
+from colorgan.photos.sources import bundled_photos
 from colorgan.pretrain import pretrain_learner
 from colorgan.nets.weights import load_model, read_model_json, save_model
 from colorgan.recipes import recipes, replace
@@ -185,7 +185,7 @@ def test_a_comparison_that_is_killed_goes_on(tmp_path):
     import subprocess
     import time
     code = f"""
-from colorgan.photos.refs import bundled_photos
+from colorgan.photos.sources import bundled_photos
 from colorgan.judge.race import compare_recipes
 from colorgan.recipes import replace
 small = dict(bs=2, gen_kw=dict(base=8), critic_kw=dict(base=8, n_down=1))

@@ -12,7 +12,7 @@ import numpy as np, torch
 from ..color import rgb_to_lab
 from .answers import exercise, number, tried
 from ..colour.metrics import ab_distance
-from ..photos.refs import bundled_photos
+from ..photos.sources import bundled_photos
 from ..recipes import replace
 
 # %% ../../nbs/course/12_judges_first.ipynb #7d35d979

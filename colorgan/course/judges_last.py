@@ -15,7 +15,8 @@ from ..color import check_rgb, rgb_to_lab
 from ..evaluation import rgb_tensor
 from .answers import exercise, number, tried
 from ..colour.metrics import ab_distance, colourfulness
-from ..photos.refs import bundled_photos, open_photo
+from ..photos.sources import bundled_photos
+from ..photos.files import open_photo
 from .quiz import wilson
 from ..nets.weights import load_tensors
 

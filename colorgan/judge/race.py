@@ -17,7 +17,7 @@ from ..evaluation import evaluate, in_batches, paint_batch, photo_at, rgb_tensor
 from ..data import split_photos
 from ..photos.files import save_photo
 from ..core import ColorganError, make_folder, write_json, write_whole
-from ..photos.refs import photo_files
+from ..photos.sources import photo_files
 from ..nets.weights import find_weights, load_model
 from ..recipes import get_recipe, recipes, replace
 from ..run import train

@@ -18,8 +18,8 @@ from pathlib import Path
 from threading import Lock
 from ..colorizer import Colorizer, OnnxNet
 from ..core import ColorganError, check_number, cores, write_whole
-from ..photos.files import check_subsampling, encode, format_of, label, open_image, read_pages, reading, writable
-from ..photos.refs import photo_files, suffixes
+from ..photos.files import check_subsampling, encode, format_of, label, open_image, read_pages, reading, suffixes, writable
+from ..photos.sources import photo_files
 
 # %% ../../nbs/use/00_album.ipynb #cb4a231b
 @dataclass

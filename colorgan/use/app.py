@@ -21,7 +21,7 @@ from ..colour.chroma import join, luminance
 from ..colorizer import Colorizer, network
 from ..core import ColorganError, check_number, data_url, write_whole
 from ..photos.files import encode, format_of, read_photo, writable
-from ..photos.refs import bundled_photos
+from ..photos.sources import bundled_photos
 from ..nets.weights import bundled_weights
 
 # %% ../../nbs/use/02_app.ipynb #f4f36c82

@@ -13,7 +13,7 @@ from pathlib import Path
 from .album import colorize_files
 from ..core import check_number
 from ..photos.files import read_photo, save_photo
-from ..photos.refs import bundled_photos
+from ..photos.sources import bundled_photos
 from ..nets.weights import bundled_weights
 
 # %% ../../nbs/use/04_demo.ipynb #8b13b3e6

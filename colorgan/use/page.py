@@ -12,10 +12,9 @@ import base64, hashlib, json, tarfile
 import colorgan
 from pathlib import Path
 from ..colorizer import Colorizer, OnnxNet, digest
-from ..photos.sources import data_folder
+from ..photos.sources import bundled_photos, data_folder
 from ..core import ColorganError, fetch, make_folder, write_whole
 from ..photos.files import encode, read_photo
-from ..photos.refs import bundled_photos
 from ..nets.weights import find_weights
 
 # %% ../../nbs/use/03_page.ipynb #3d2348a4

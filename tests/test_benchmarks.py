@@ -1,0 +1,55 @@
+"""The benchmarks run and say everything that they measure. How fast something is no test says: run them for that."""
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+root = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch): monkeypatch.syspath_prepend(root/'benchmarks')
+
+
+def ratios(facts): return [k for k in facts if k.endswith('ratio')]
+
+
+def test_data(tmp_path):
+    from data import bench_data
+    facts = bench_data(json_file=tmp_path/'facts.json', n=32, size=64, bs=8, seconds=.05, rounds=1)
+    assert facts['photos_per_s'].keys() == {'tutorial', 'uncached_bytes', 'uncached_lab', 'cached_bytes', 'cached_lab'}
+    assert ratios(facts) == ['uncached_bytes_ratio', 'uncached_lab_ratio', 'cached_bytes_ratio', 'cached_lab_ratio']
+    assert (tmp_path/'facts.json').exists() and all(ms['one'] > 0 for ms in facts['ms_per_photo'].values())
+
+
+def test_train():
+    from train import bench_train
+    facts = bench_train(rounds=1, steps=2, bs=2, size=64, device='cpu', n_threads=1)
+    assert ratios(facts) == ['cpu_same_net_ratio', 'cpu_light_gan_ratio', 'cpu_light_l1_ratio']
+    assert all(r > 0 for r in facts['photos_per_s'].values()) and "critic's turn" in facts['ms_per_step']['tutorial_gan']
+
+
+def test_colorize(tmp_path):
+    from colorize import grainy_photos, timed
+    files = grainy_photos(tmp_path, 2, (64, 47))
+    assert [Image.open(f).size for f in files] == [(64, 47)] * 2
+    for way in 'Plain', 'Ours':
+        seconds, megabytes = timed(way, files, size=64)
+        assert seconds > 0 and megabytes > 50
+
+
+def test_both_ways_give_the_same_photo():
+    "They differ where a colour does not exist in sRGB: scikit-image clips its channels, ours keeps the lightness."
+    from colorize import Ours, Plain
+    cat = Image.fromarray(data.chelsea())
+    plain, ours = (np.asarray(im).astype(int) for im in (Plain().paint(cat), Ours().colorizer(cat)))
+    assert np.quantile(np.abs(plain - ours), .95) <= 3
+
+
+def test_bad_input_gets_a_sentence(tmp_path):
+    done = subprocess.run([sys.executable, root/'benchmarks'/'data.py', tmp_path/'nothing'], capture_output=True, text=True)
+    assert done.returncode and 'there is no' in done.stderr and 'Traceback' not in done.stderr
