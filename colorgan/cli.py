@@ -9,6 +9,7 @@ __all__ = ['commands', 'parser', 'main']
 
 # %% ../nbs/12_cli.ipynb #f327118e
 import argparse, os, sys, warnings
+from pathlib import Path
 from . import __version__
 from .core import ColorganError
 
@@ -57,14 +58,25 @@ def _numbers(text): return [int(n) for n in text.split(',')]
 _numbers.__name__ = 'list of numbers'
 
 # %% ../nbs/12_cli.ipynb #6ae0ab63
+def _beside(inputs, format=None):
+    "Where results go when nobody says: next to a photo as NAME-colorized, or into a folder of that name"
+    if len(inputs) > 1 or inputs[0] == '-': raise ColorganError('say where the results go: --out and a folder, or - for standard output')
+    from colorgan.photos.files import suffixes, writable
+    p = Path(os.path.abspath(inputs[0]))
+    if p.is_dir() or p.suffix.lower() not in suffixes: return p.with_name(f'{p.stem}-colorized')
+    suffix = f'.{format}' if format else p.suffix if p.suffix.lower() in writable else '.png'
+    return p.with_name(f'{p.stem}-colorized{suffix}')
+
 def _colorize(a):
-    if '-' in (*a.input, a.out): return _pipe(a)
+    out = a.out if a.out is not None else _beside(a.input, a.format)
+    if '-' in (*a.input, out): return _pipe(a)
     from colorgan.use.album import colorize_files
-    report = colorize_files(a.input, a.out, a.weights, a.size, a.device, a.saturation, a.format, a.suffix, a.quality, a.subsampling, a.hint, a.overwrite)
+    report = colorize_files(a.input, out, a.weights, a.size, a.device, a.saturation, a.format, a.suffix, a.quality, a.subsampling, a.hint, a.overwrite)
     for f in report.failed: print(f'colorgan: {f}', file=sys.stderr)
     there = f', {report.there} there already (--overwrite colorizes them again)' if report.there else ''
     failed = f', {len(report.failed)} failed' if report.failed else ''
-    print(f'{report.done} colorized, {report.rate:.1f} photos/s{there}{failed}')
+    where = f' into {out.name}' if a.out is None and report.done else ''
+    print(f'{report.done} colorized{where}, {report.rate:.1f} photos/s{there}{failed}')
     return 0 if not report.failed else 1 if report.done or report.there else 2
 
 # %% ../nbs/12_cli.ipynb #e7175156
@@ -85,7 +97,8 @@ def _pipe(a):
 # %% ../nbs/12_cli.ipynb #72e87d19
 def _colorize_words(p):
     p.add_argument('input', nargs='+', help='photos, folders of photos, zips; - is a photo from standard input')
-    p.add_argument('--out', required=True, metavar='DIR_OR_FILE', help='a folder, which gets the same folders and names; or a file, for one photo; - is standard output')
+    p.add_argument('--out', metavar='DIR_OR_FILE',
+                   help='a folder, which gets the same folders and names; or a file, for one photo; - is standard output (default: NAME-colorized, next to NAME)')
     _words(p, 'weights', 'device')
     p.add_argument('--size', type=int, metavar='N', help='short side of what the network sees (default: as it was trained; larger: finer edges); the photo keeps its own size')
     p.add_argument('--saturation', type=float, default=1., metavar='X', help='0 leaves photos grey, 2 makes them twice as colourful (default: 1)')

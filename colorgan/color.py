@@ -1,4 +1,4 @@
-"""RGB to Lab and back on tensors, the one scaling of Lab, and the two ways of putting colorization to a network
+"""Why a network sees lightness and predicts a and b: RGB to Lab and back, and the two ways to put colorization to a network
 
 Docs: https://colorgan.github.io/colorgan/color.html.md"""
 

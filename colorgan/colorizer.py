@@ -1,4 +1,4 @@
-"""A photo in, the same photo in colour out, at its own size; a folder just as easily
+"""A photo goes in, the same photo comes out in color, at its own size
 
 Docs: https://colorgan.github.io/colorgan/colorizer.html.md"""
 

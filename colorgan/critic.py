@@ -1,4 +1,4 @@
-"""A network that looks at a colour photo patch by patch and says how real each patch looks
+"""A network (`critic` in the code) that looks at a photo patch by patch and says how real each patch looks
 
 Docs: https://colorgan.github.io/colorgan/critic.html.md"""
 

@@ -1,4 +1,4 @@
-"""Photos in, batches of (grey, colour) out, on the device, where the training is
+"""Photos go in, batches of (L, ab) come out, on the device where the training is
 
 Docs: https://colorgan.github.io/colorgan/data.html.md"""
 

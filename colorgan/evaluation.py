@@ -1,4 +1,4 @@
-"""How close to the truth the colours of trained weights are, beside grey and beside each other
+"""How close to the truth are the colors, compared with grey and with each other?
 
 Docs: https://colorgan.github.io/colorgan/evaluation.html.md"""
 

@@ -1,4 +1,4 @@
-"""Critic and generator learn from every batch, from one forward pass of the generator and one backward pass, inside an ordinary fastai `Learner`
+"""The second stage: generator and discriminator learn from every batch, in one ordinary fastai `Learner`
 
 Docs: https://colorgan.github.io/colorgan/gan.html.md"""
 

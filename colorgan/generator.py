@@ -1,4 +1,4 @@
-"""A U-Net on a pretrained ResNet18 sees a grey photo and predicts its colours
+"""A ResNet18 U-Net sees the lightness of a photo and predicts its colors
 
 Docs: https://colorgan.github.io/colorgan/generator.html.md"""
 

@@ -1,4 +1,4 @@
-"""What the generator is punished for: wrong colours, point by point, and a critic's suspicion
+"""What the generator is trained to do: predict the right color for each pixel, and fool the discriminator
 
 Docs: https://colorgan.github.io/colorgan/loss.html.md"""
 

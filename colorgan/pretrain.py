@@ -1,4 +1,4 @@
-"""The first stage is an ordinary fastai `Learner`; here are also the three parts that both stages share: the optimizer, the running average, and the recorder
+"""The first stage: the generator learns colors from the pixel loss alone, in an ordinary fastai `Learner`
 
 Docs: https://colorgan.github.io/colorgan/pretrain.html.md"""
 

@@ -1,4 +1,4 @@
-"""A colorizer is chosen by data, not by code: which networks, which losses, which schedule
+"""A colorizer is described by data, not by code: which networks, which losses, which schedule
 
 Docs: https://colorgan.github.io/colorgan/recipes.html.md"""
 

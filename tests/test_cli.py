@@ -102,7 +102,7 @@ bad_words = [
     ('colorize cat.jpg --out out --format xyz', 'xyz'), ('colorize cat.jpg --out out.gif', 'out.gif'),
     ('colorize cat.jpg --out text.jpg/out', 'text.jpg'), ('colorize cat.jpg --out out --device nonsense', 'nonsense'),
     ('colorize cat.jpg --out out --weights text.jpg', 'text.jpg'), ('colorize cat.jpg --out out --weights damaged', 'damaged'),
-    ('colorize cat.jpg --out out --weights other', 'another recipe'), ('colorize cat.jpg', '--out'),
+    ('colorize cat.jpg --out out --weights other', 'another recipe'), ('colorize cat.jpg cat.jpg', '--out'),
     ('evaluate --weights tiny empty', 'empty'), ('evaluate --weights tiny text.jpg', 'text.jpg'), ('evaluate --weights nowhere cat.jpg', 'nowhere'),
     ('train empty --out run', 'empty'), ('train nowhere --out run', 'nowhere'), ('train cat.jpg --out run --size -1', 'size'),
     ('train cat.jpg --out run --recipe nonsense', 'nonsense'), ('train bundled --out run --size 32 --init text.jpg', 'text.jpg'),
@@ -193,3 +193,15 @@ def test_ctrl_c_leaves_whole_photos(tiny, cat, tmp_path):
     assert (process.returncode, err) == (130, 'colorgan: stopped by Ctrl-C\n')
     assert 3 <= len(list(tmp_path.glob('out/*'))) < 201
     for p in tmp_path.glob('out/*'): Image.open(p).load()
+
+
+def test_without_out_results_lie_next_to_the_photos(tmp_path, capsys):
+    "One photo, a folder, and a photo in a format that is not written; what is there already stays."
+    (tmp_path/'album').mkdir()
+    for name in ('cat.jpg', 'cat.gif', 'album/one.jpg'): Image.new('RGB', (40, 32), 'gray').save(tmp_path/name)
+    assert main(['colorize', str(tmp_path/'cat.jpg'), '--size', '32']) == 0
+    assert main(['colorize', str(tmp_path/'cat.gif'), '--size', '32']) == 0
+    assert main(['colorize', str(tmp_path/'album'), '--size', '32']) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['album', 'album-colorized', 'cat-colorized.jpg', 'cat-colorized.png', 'cat.gif', 'cat.jpg']
+    assert [p.name for p in (tmp_path/'album-colorized').rglob('*.jpg')] == ['one.jpg'] and 'cat-colorized.jpg' in capsys.readouterr().out
+    assert main(['colorize', str(tmp_path/'cat.jpg'), str(tmp_path/'cat.gif')]) == 2 and '--out' in capsys.readouterr().err
