@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.models import resnet18
 from colorgan.photos.cache import make_cache
-from colorgan.engine.callbacks import best_precision, fast_math, precision
+from colorgan.engine.fast import best_precision, fast_math, precision
 from colorgan.critic import patchgan
 from colorgan.data import default_device, get_dls
 from colorgan.gan import gan_learner

@@ -51,7 +51,7 @@ def _count_or_auto(text):
     return text if text == 'auto' else int(text)
 
 def _workspace():
-    from colorgan.data import workspace
+    from colorgan.engine.drive import workspace
     return workspace()
 
 # %% ../nbs/12_cli.ipynb #bcfcb180

@@ -6,7 +6,7 @@ Docs: https://colorgan.github.io/colorgan/data.html.md"""
 
 # %% auto #0
 __all__ = ['Photos', 'copied', 'gathered', 'CachedPhotos', 'fits', 'on_device', 'ToSpace', 'PhotoDL', 'default_device',
-           'small_settings', 'split_photos', 'screen_split', 'through_cache', 'get_dls', 'PhotoLoaders', 'workspace',
+           'small_settings', 'split_photos', 'screen_split', 'through_cache', 'get_dls', 'PhotoLoaders',
            'bundled_photos', 'open_photo', 'photo_files']
 
 # %% ../nbs/01_data.ipynb #0cc65538
@@ -277,22 +277,3 @@ class PhotoLoaders(DataLoaders):
     "`DataLoaders` that know their space and what they skipped"
     @property
     def skipped(self): return sorted({name for dl in self.loaders for name in dl.dataset.bad.values()})
-
-# %% ../nbs/01_data.ipynb #94130ab0
-def workspace(name='colorgan', # name of the folder
-              drive='/content/drive', # where Drive is mounted on Colab
-             ) -> Path: # the folder, made if it was missing
-    """A folder that lasts. A Drive that cannot be mounted costs one sentence, and the local disk is used. Raises `ColorganError` if nothing
-    can be written there."""
-    root = Path(os.environ.get('COLORGAN_HOME', Path.home()))
-    try:
-        from google.colab import drive as colab
-        colab.mount(drive)
-        root = Path(drive)/'MyDrive'
-    except ImportError: pass
-    except Exception as e:
-        root = Path.cwd()
-        print(f'Google Drive could not be mounted ({e}), so work is kept on the local disk, which Colab forgets when it disconnects.')
-    try: (root/name).mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise ColorganError(f'no folder {name} can be made in {root} ({e}): set COLORGAN_HOME to a folder that can be written') from e
-    return root/name

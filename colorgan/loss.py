@@ -9,7 +9,7 @@ __all__ = ['pixel_distances', 'rarity', 'PixelLoss', 'pixel_loss', 'BinLoss', 'P
            'adv_loss', 'gradient_penalty']
 
 # %% ../nbs/04_loss.ipynb #c5f07111
-import torch
+import torch, weakref
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from .color import get_space
@@ -63,11 +63,13 @@ class BinLoss:
         if not hasattr(getattr(gen.net, 'paint', None), 'nearest'):
             raise ColorganError("the pixel loss 'bins' needs a generator that scores bins: give light_net head='bins' (gen_kw={\"head\": \"bins\"})")
         self.paint, self.space, self.rare = gen.net.paint, gen.space, rare
-        gen.net.head.register_forward_hook(self.keep)
-    def keep(self, module, args, out): self.scores = out
+        self.seen = seen = {}
+        hook = gen.net.head.register_forward_hook(lambda module, args, out: seen.update(scores=out))
+        weakref.finalize(self, hook.remove)
     def __call__(self, pred, y, reduction='mean'):
-        small = F.interpolate(y.as_subclass(torch.Tensor).float(), self.scores.shape[-2:], mode='area')
-        d = F.cross_entropy(self.scores.float(), self.paint.nearest(self.space.painted(small)), reduction='none')
+        scores = self.seen['scores']
+        small = F.interpolate(y.as_subclass(torch.Tensor).float(), scores.shape[-2:], mode='area')
+        d = F.cross_entropy(scores.float(), self.paint.nearest(self.space.painted(small)), reduction='none')
         if self.rare: d = d * rarity(self.space.ab(small), self.rare)[:, 0]
         return d.mean() if reduction == 'mean' else d.flatten(1).mean(1)
 

@@ -9,7 +9,7 @@ __all__ = ['Seen', 'Painted', 'curves', 'as_image', 'show_sheet', 'show_batch', 
            'ab_hist', 'read_log', 'loss_curves', 'split', 'slider', 'film']
 
 # %% ../nbs/07_visualize.ipynb #4d862e4d
-import io, json, os
+import io, os
 import numpy as np, torch
 from collections.abc import Mapping
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from plum import dispatch
 from .color import TensorGrey, TensorL, TensorLab, TensorRGB, _Shown, rgb_to_lab
 from .core import ColorganError, data_url
+from .engine.folder import read_lines
 
 # %% ../nbs/07_visualize.ipynb #d33ba3bb
 def as_image(photo, # PIL image; uint8 array `(h, w, 3)`; RGB tensor in [0, 1] `(3, h, w)`; or one photo of a space, network range
@@ -120,12 +121,9 @@ def ab_hist(ab, # a and b, real units, shape `(n, 2, h, w)`; or several by name
 # %% ../nbs/07_visualize.ipynb #a7d43135
 def read_log(log, # a run, a `log.jsonl`, a fastai `Recorder`, or a list of dicts
             ) -> list: # a dict for each epoch
-    "The figures of each epoch; raises `ColorganError` if there are none"
+    "The metrics of each epoch; raises `ColorganError` if there are none"
     if hasattr(log, 'metric_names'): return [dict(zip(log.metric_names[1:-1], v), epoch=i) for i, v in enumerate(log.values)]
-    if not isinstance(log, (str, os.PathLike)): return list(log)
-    path = Path(log)/'log.jsonl' if Path(log).is_dir() else Path(log)
-    try: return [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines() if line]
-    except (OSError, ValueError) as e: raise ColorganError(f'{path} holds no log of a run: {e}') from e
+    return read_lines(log) if isinstance(log, (str, os.PathLike)) else list(log)
 
 # %% ../nbs/07_visualize.ipynb #b0f8b8e5
 curves = {'ab distance': ('ab_error', 'watched_ab'), 'losses': ('train_loss', 'valid_loss', 'pixel'), 'the two players': ('adversarial', 'critic')}

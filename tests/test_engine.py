@@ -23,7 +23,7 @@ from colorgan import run as run_module
 from colorgan.cli import main
 from colorgan.critic import create_critic
 from colorgan.data import get_dls
-from colorgan.engine.drive import kept
+from colorgan.engine.drive import mirrored
 from colorgan.gan import gan_learner
 from colorgan.core import ColorganError
 from colorgan.loss import gradient_penalty
@@ -31,7 +31,7 @@ from colorgan.pretrain import pretrain_learner
 from colorgan.nets.weights import load_tensors
 from colorgan.recipes import replace
 from colorgan.run import train
-from colorgan.engine.distributed import Several, rank, shared_dls, together
+from colorgan.engine.distributed import DistributedAverage, rank, shard_dls, process_group
 
 recipe = replace('pix2pix', size=32, bs=2, gen_kw=dict(base=4, norm='instance', dropout=0.), critic_kw=dict(base=4, n_down=1, norm='instance'),
                  pretrain_epochs=2, gan_epochs=2, schedule='cosine', ema=.9)
@@ -53,10 +53,10 @@ class Grads(Callback):
 
 
 def first_gradients(make, bs, out):
-    with together(cpu):
+    with process_group(cpu):
         torch.manual_seed(0)
-        learn, grads = make(shared_dls(get_dls('bundled', 32, bs, device='cpu')), replace(recipe, lam=1.)), Grads()
-        with learn.no_bar(), learn.no_logging(): learn.fit(2, cbs=[grads] + ([Several()] if bs == 2 else []))
+        learn, grads = make(shard_dls(get_dls('bundled', 32, bs, device='cpu')), replace(recipe, lam=1.)), Grads()
+        with learn.no_bar(), learn.no_logging(): learn.fit(2, cbs=[grads] + ([DistributedAverage()] if bs == 2 else []))
         if not rank(): torch.save(grads.kept, out)
 
 
@@ -140,6 +140,7 @@ def wandb_keys(path):
             at += room
             continue
         n, piece = int.from_bytes(data[at + 4:at + 6], 'little'), data[at + 6]
+        if at + 7 + n > len(data): break # it is still being written
         whole, at = whole + data[at + 7:at + 7 + n], at + 7 + n
         if piece in (1, 4): # the whole record, or its last piece
             (record := Record()).ParseFromString(whole)
@@ -158,8 +159,8 @@ def test_trackers(tmp_path, monkeypatch):
         with open(run/f'{stage}.csv') as f: rows = list(csv.DictReader(f))
         assert [int(r['epoch']) for r in rows] == [0, 1] and figures <= rows[0].keys()
     record, = run.glob('wandb/offline-run-*/run-*.wandb')
-    assert {'watched_ab', 'adversarial', 'samples', 'lr_0'} <= wandb_keys(record)
-    assert list(run.glob('wandb/offline-run-*/files/media/images/samples*.png'))
+    until(lambda: {'watched_ab', 'adversarial', 'samples', 'lr_0'} <= wandb_keys(record)) # wandb writes in the background
+    until(lambda: list(run.glob('wandb/offline-run-*/files/media/images/samples*.png')))
 
 
 def test_tensorboard_has_every_batch_after_a_resume(tmp_path, monkeypatch):
@@ -182,7 +183,7 @@ def test_tracker_that_is_missing_leaves_no_folder(tmp_path):
 
 
 @pytest.fixture
-def quick_mirror(monkeypatch): monkeypatch.setattr(run_module, 'kept', partial(kept, seconds=.02))
+def quick_mirror(monkeypatch): monkeypatch.setattr(run_module, 'mirrored', partial(mirrored, seconds=.02))
 
 
 def at_epochs(monkeypatch, **actions):

@@ -14,7 +14,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import nn
 
 from colorgan.color import get_space, rgb_to_lab
-from colorgan.colour.metrics import ColourMetrics, colour_scores, hue_histogram, score_photos
+from colorgan.engine.callbacks import ColourMetrics
+from colorgan.colour.metrics import colour_scores, hue_histogram, score_photos
 from colorgan.photos.sources import bundled_photos
 from colorgan.photos.files import open_photo
 
@@ -174,6 +175,8 @@ def test_without_a_network_it_is_said_quickly(hub, capsys, monkeypatch):
 @pytest.mark.parametrize('stage', ['pretrain', 'gan'])
 def test_held_out_photos_are_watched_as_the_average_sees_them(stage):
     from colorgan.data import get_dls
+    from colorgan.engine.learner import EMA
+    from colorgan.engine.order import callback_of
     from colorgan.gan import gan_learner
     from colorgan.generator import create_gen
     from colorgan.pretrain import pretrain_learner
@@ -181,8 +184,8 @@ def test_held_out_photos_are_watched_as_the_average_sees_them(stage):
     recipe = replace('pix2pix', space='lab', size=32, bs=2, ema=.5, gen_kw=dict(base=4), critic_kw=dict(base=4))
     torch.manual_seed(0)
     dls, gen = get_dls('bundled', size=32, bs=2, space='lab', valid=.4, device='cpu'), create_gen(recipe)
-    watch = ColourMetrics(n=3, every=2)
     learn = (pretrain_learner if stage == 'pretrain' else gan_learner)(dls, recipe, gen)
+    watch = ColourMetrics(n=3, every=2, ema=callback_of(learn, EMA))
     learn.add_cb(watch)
     scored = {}
     class Live(type(watch)):

@@ -54,7 +54,8 @@ def trained(request, batch, tmp_path_factory):
                   encoder_lr_mult=.05 if request.param == 'vgg16-latent' else 1.)
     gen = create_gen(recipe, pretrained=False)
     learn = (gan_learner if recipe.gan_epochs else pretrain_learner)(batch[recipe.space], recipe, gen)
-    with learn.no_bar(), learn.no_logging(): learn.fit(30 if request.param == 'resnet18-two-stage' else 60, cbs=Schedule('cosine') if request.param == 'vgg16-latent' else None)
+    epochs, cbs = 30 if request.param == 'resnet18-two-stage' else 60, Schedule(learn.clock, 'cosine') if request.param == 'vgg16-latent' else None
+    with learn.no_bar(), learn.no_logging(): learn.fit(epochs, cbs=cbs)
     return recipe, gen.eval(), save_model(tmp_path_factory.mktemp('model'), gen, recipe)
 
 
@@ -160,9 +161,9 @@ def test_the_rate_drops_and_the_critic_steps_twice(batch):
     learn = gan_learner(batch['rgb'], recipe, create_gen(recipe, pretrained=False))
 
     class Note(Callback):
-        order = 71
+        order = 72
         def before_step(self): turns.append((self.model.gen_turn, round(self.opt.hypers[-1]['lr'] / recipe.critic_lr, 3)))
-    with learn.no_bar(), learn.no_logging(): learn.fit(9, cbs=[Schedule('const', drop_at=recipe.drop_at), Note()])
+    with learn.no_bar(), learn.no_logging(): learn.fit(9, cbs=[Schedule(learn.clock, 'const', drop_at=recipe.drop_at), Note()])
     assert [lr for _, lr in turns] == [1.] * 6 + [.1] * 3
     assert [t for t, _ in turns] == [True] * 6 + [False, True, False]
 

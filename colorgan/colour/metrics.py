@@ -6,15 +6,12 @@ Docs: https://colorgan.github.io/colorgan/colour/metrics.html.md"""
 
 # %% auto #0
 __all__ = ['better', 'ab_distance', 'psnr', 'ssim', 'ciede2000', 'colourfulness', 'hue_histogram', 'hue_distance', 'warm_bias',
-           'score_photos', 'DeviceMean', 'colour_scores', 'colour_metrics', 'ColourMetrics', 'held_out']
+           'score_photos', 'DeviceMean', 'colour_scores', 'colour_metrics']
 
 # %% ../../nbs/colour/04_metrics.ipynb #0c15525c
 import math
 import torch, torch.nn.functional as F
-from fastai.callback.core import Callback
-from fastai.learner import Metric, ValueMetric
-from fastcore.basics import patch
-from fastcore.foundation import L
+from fastai.learner import Metric
 from ..color import get_space, rgb_to_lab
 
 # %% ../../nbs/colour/04_metrics.ipynb #49bc7651
@@ -147,56 +144,3 @@ def colour_metrics(space, # name of the target space, or the space
                   ) -> list: # metrics for a `Learner`
     "ab distance, PSNR and colourfulness over all validation photos"
     return [DeviceMean(lambda learn, k=k: colour_scores(space, learn.x, learn.pred, learn.y)[k], k) for k in ('ab', 'psnr', 'cf')]
-
-# %% ../../nbs/colour/04_metrics.ipynb #60a85ddc
-class ColourMetrics(Callback):
-    "Watch ab distance, PSNR and colourfulness of some held-out photos; `history` has a dict for each look"
-    order, keys = 45, ('ab', 'psnr', 'cf', 'cf_truth')
-    def __init__(self, n=64, # so many of the validation photos, the first ones
-                 every=None, # look every so many training batches as well
-                 batch=None): # or an `(x, y)` of one's own, network range, on the device
-        self.n, self.every, self.batch, self.history = n, every, batch, []
-    @torch.no_grad()
-    def look(self):
-        "The figures of the generator as it is now"
-        gen, (x, y) = getattr(self.model, 'gen', self.model), self.batch
-        mode, parts = gen.training, []
-        gen.eval()
-        for a, b in zip(x.split(32), y.split(32)): parts.append(colour_scores(self.dls.space, a, gen(a), b))
-        gen.train(mode)
-        means = torch.stack([torch.cat([p[k] for p in parts]).mean() for k in self.keys])
-        self.history.append(dict(step=self.train_iter, **dict(zip(self.keys, means.tolist()))))
-
-# %% ../../nbs/colour/04_metrics.ipynb #20da1d4e
-@patch
-def before_fit(self:ColourMetrics):
-    self.run = not hasattr(self.learn, 'lr_finder') and not hasattr(self.learn, 'gather_preds')
-    if not self.run: return
-    if self.batch is None: self.batch = held_out(self.dls.valid, self.n)
-    self.ours = [ValueMetric(lambda k=k: self.history[-1][k], f'watched_{k}') for k in self.keys]
-    self.learn.metrics = self.learn.metrics + L(self.ours)
-
-@patch
-def after_batch(self:ColourMetrics):
-    if not (self.training and self.every and self.train_iter % self.every == 0): return
-    ema = getattr(self.learn, 'ema', None)
-    if ema: ema.swap()
-    self.look()
-    if ema: ema.swap()
-
-@patch
-def after_validate(self:ColourMetrics): self.look()
-
-@patch
-def after_fit(self:ColourMetrics): self.learn.metrics = L(m for m in self.learn.metrics if m not in self.ours)
-
-# %% ../../nbs/colour/04_metrics.ipynb #e56c4b86
-def held_out(dl, # a `DataLoader` of `(x, y)`
-             n, # how many photos
-            ) -> tuple: # `(x, y)` of the first `n`
-    "The first photos of a loader, as one batch"
-    xs, ys = [], []
-    for x, y in dl:
-        xs.append(x); ys.append(y)
-        if sum(map(len, xs)) >= n: break
-    return torch.cat(xs)[:n], torch.cat(ys)[:n]

@@ -22,6 +22,7 @@ from ..nets.weights import find_weights, load_model
 from ..recipes import get_recipe, recipes, replace
 from ..run import train
 from ..visualize import show_sheet
+from ..engine.folder import RunFolder
 
 # %% ../../nbs/judge/01_race.ipynb #afbd04e9
 def budget(recipe, # a `Recipe`
@@ -40,8 +41,7 @@ def budget(recipe, # a `Recipe`
 # %% ../../nbs/judge/01_race.ipynb #10e86dcb
 def seen(run) -> dict: # the run's folder
     "Photos and seconds of training, over both stages, from a run's log"
-    lines = [json.loads(s) for s in (Path(run)/'log.jsonl').read_text(encoding='utf-8').splitlines()]
-    last = {d['stage']: d for d in lines}.values()
+    last = {d['stage']: d for d in RunFolder(run).log()}.values()
     return dict(photos=sum(d['photos'] for d in last), seconds=round(sum(d['seconds'] for d in last), 1))
 
 # %% ../../nbs/judge/01_race.ipynb #9b3eb3da
