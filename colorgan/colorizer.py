@@ -51,15 +51,18 @@ class OnnxNet:
     "An ONNX file as a function on numpy arrays, in Lab units: L of shape `(n, 1, h, w)` to ab, `(n, 2, h, w)`"
     def __init__(self, path, # the file, as `colorgan export --chroma-only` writes it
                  threads=0): # that work on one call; 0: as many as there are cores
-        if not find_spec('onnxruntime'): raise ColorganError(f'{label(path)} needs onnxruntime: pip install onnxruntime')
+        if not find_spec('onnxruntime'):
+            raise ColorganError(f'{label(path)} needs onnxruntime: pip install onnxruntime')
         import onnxruntime as ort
         ort.set_default_logger_severity(3)
         options = ort.SessionOptions()
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         options.intra_op_num_threads = threads
         self.path = Path(path).absolute()
-        try: self.session = ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
-        except Exception as e: raise ColorganError(f'{label(path)} is not an ONNX file that can be run') from e
+        try:
+            self.session = ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+        except Exception as e:
+            raise ColorganError(f'{label(path)} is not an ONNX file that can be run') from e
         if [i.name for i in self.session.get_inputs()] != ['L']:
             raise ColorganError(f'{label(path)} holds something else than a network of colorgan: export it with '
                                 '--chroma-only')
@@ -90,7 +93,8 @@ def network(weights, # bundled weights by name, a model folder, a run, an ONNX f
         return (device in (None, 'cpu') and _graph_of(folder)) or TorchNet(folder, device)
     if hasattr(weights, 'space'): return TorchNet(weights, device)
     if callable(weights): return weights
-    raise ColorganError(f'weights are a name, a folder, a generator or a function, not {type(weights).__name__}')
+    raise ColorganError('weights are a name, a folder, a generator or a function, not '
+                        f'{type(weights).__name__}')
 
 # %% ../nbs/10_colorizer.ipynb #f7e0a37a
 class Colorizer:

@@ -36,7 +36,8 @@ class Generator(nn.Module):
 
     def check(self, x):
         "Raise `ColorganError` unless `x` is a batch of one channel whose sides are multiples of `stride`"
-        if x.ndim != 4 or x.shape[1] != 1: raise ColorganError(f'a generator sees (n, 1, h, w), got {tuple(x.shape)}')
+        if x.ndim != 4 or x.shape[1] != 1:
+            raise ColorganError(f'a generator sees (n, 1, h, w), got {tuple(x.shape)}')
         if any(s < self.stride or s % self.stride for s in x.shape[-2:]):
             raise ColorganError(f'this generator needs sides that are multiples of {self.stride}, got '
                                 f'{x.shape[-2]}×{x.shape[-1]}: resize or pad')
@@ -71,7 +72,8 @@ def resnet18_unet(n_out=2, # channels to predict
                   pretrained=True, # True: ImageNet weights if they can be had; False: random; or a file of weights
                  ):
     "A ResNet18 U-Net: `(n, 1, h, w)` to `(n, n_out, h, w)`, 31 million parameters"
-    body = create_body(torchvision_net('resnet18', pretrained), n_in=3, pretrained=bool(pretrained), cut=-2)
+    body = create_body(torchvision_net('resnet18', pretrained), n_in=3,
+                       pretrained=bool(pretrained), cut=-2)
     return PretrainedUnet(body, n_out, max(size, 32))
 
 # %% ../nbs/02_generator.ipynb #6e199478

@@ -125,7 +125,8 @@ def get_recipe(name, # the name of a recipe, or a `Recipe`
               ) -> Recipe:
     "The recipe of that name; raises `ColorganError` with the names there are"
     if isinstance(name, Recipe): return name
-    if name not in recipes: raise ColorganError(f"there is no recipe {name!r}: choose one of {', '.join(recipes)}")
+    if name not in recipes:
+        raise ColorganError(f"there is no recipe {name!r}: choose one of {', '.join(recipes)}")
     return recipes[name]
 
 # %% ../nbs/08_recipes.ipynb #577ad7c4
@@ -144,12 +145,14 @@ def _fits(kind, v):
 def _value(f, v):
     "`v` as what the field `f` holds; raises `ColorganError` with what it may be"
     if 'choices' in f.metadata and v not in f.metadata['choices']:
-        raise ColorganError(f"{f.name} cannot be {v!r}: choose one of {', '.join(f.metadata['choices'])}")
+        raise ColorganError(f"{f.name} cannot be {v!r}: choose one of "
+                            f"{', '.join(f.metadata['choices'])}")
     said = v
     if isinstance(v, str) and f.type is not str:
         try: v = ast.literal_eval(v)
         except (ValueError, SyntaxError):
-            raise ColorganError(f'{f.name} cannot be {said!r}: it is {_kinds[f.type]}') from None
+            raise ColorganError(f'{f.name} cannot be {said!r}: it is '
+                                f'{_kinds[f.type]}') from None
     if v is None and f.default is None: return None
     v = _fits(f.type, v)
     if v is None: raise ColorganError(f'{f.name} cannot be {said!r}: it is {_kinds[f.type]}')
@@ -166,7 +169,8 @@ def replace(recipe, # a `Recipe` or the name of one
     changes = {f: v for k, v in changes.items() for f in _short.get(k, (k,))}
     for k in changes:
         if k not in known:
-            raise ColorganError(f"a recipe has no field {k!r}: choose one of {', '.join((*known, *_short))}")
+            raise ColorganError(f"a recipe has no field {k!r}: choose one of "
+                                f"{', '.join((*known, *_short))}")
     new = dataclasses.replace(get_recipe(recipe), **{k: _value(known[k], v) for k, v in changes.items()})
     if 'size' not in changes or 'sizes' in changes: return new
     return dataclasses.replace(new, sizes=tuple(s for s in new.sizes if s <= new.size))

@@ -25,8 +25,10 @@ def _read_state(path, # a file of tensors by name: `.safetensors`, or what `torc
         if Path(path).suffix == '.safetensors': state = load_file(path)
         else: state = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e:
-        raise ColorganError(f'{path} does not hold weights that can be read: give a .safetensors or .pth file') from e
-    if not isinstance(state, dict): raise ColorganError(f'{path} holds a {type(state).__name__}, not tensors by name')
+        raise ColorganError(f'{path} does not hold weights that can be read: give a '
+                            '.safetensors or .pth file') from e
+    if not isinstance(state, dict):
+        raise ColorganError(f'{path} holds a {type(state).__name__}, not tensors by name')
     return state
 
 # %% ../../nbs/nets/01_encoder.ipynb #2db9c99e
@@ -37,8 +39,10 @@ def load_into(net, # a network, filled in place
     "Fill all of `net` from `state`; raises `ColorganError` if something is missing or of another shape"
     own = net.state_dict()
     for k, v in own.items():
-        if k in state and state[k].shape == v.shape or k.endswith('num_batches_tracked'): continue
-        raise ColorganError(f'these weights are not those of {name}: {k} is missing or of another shape')
+        if k in state and state[k].shape == v.shape or k.endswith('num_batches_tracked'):
+            continue
+        raise ColorganError(f'these weights are not those of {name}: {k} is missing or '
+                            'of another shape')
     net.load_state_dict({k: state.get(k, v) for k, v in own.items()})
     return net
 
@@ -69,7 +73,8 @@ def from_torchvision(net, # the classifier `name` of torchvision, or the part of
                     ): # `net`
     "`net` with the weights of torchvision's `name`"
     if not pretrained: return net
-    try: path = weights_file(models.get_model_weights(name).DEFAULT.url) if pretrained is True else pretrained
+    try:
+        path = weights_file(models.get_model_weights(name).DEFAULT.url) if pretrained is True else pretrained
     except ColorganError: return _without(net, name)
     return load_into(net, {k.removeprefix(part): v for k, v in _read_state(path).items() if k.startswith(part)}, name)
 
@@ -95,7 +100,8 @@ def timm_state(name): # as timm calls it
     import huggingface_hub as hf, timm
     at = dict(repo_id=timm.get_pretrained_cfg(name).hf_hub_id, filename='model.safetensors')
     path = hf.try_to_load_from_cache(**at)
-    try: return _read_state(path if isinstance(path, str) else weights_file(hf.hf_hub_url(**at), f'{name}.safetensors'))
+    try:
+        return _read_state(path if isinstance(path, str) else weights_file(hf.hf_hub_url(**at), f'{name}.safetensors'))
     except ColorganError: return _lite_state(name)
 
 # %% ../../nbs/nets/01_encoder.ipynb #699e9af7
@@ -133,5 +139,6 @@ def even_convs(net): # a network of timm, changed in place
     "`net` with the padding that depends on the size (`Conv2dSame`) fixed to what even sides need"
     from timm.layers import Conv2dSame
     for conv in net.modules():
-        if type(conv) is Conv2dSame and conv.stride == (2, 2) and conv.dilation == (1, 1): conv.__class__ = EvenConv
+        if type(conv) is Conv2dSame and conv.stride == (2, 2) and conv.dilation == (1, 1):
+            conv.__class__ = EvenConv
     return net

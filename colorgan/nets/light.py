@@ -33,7 +33,8 @@ class AnnealedMean(nn.Module):
         super().__init__()
         self.T = T
         self.register_buffer('bins', bins, persistent=False)
-    def forward(self, logits): return torch.einsum('nkhw,kc->nchw', (logits / self.T).softmax(1), self.bins)
+    def forward(self, logits):
+        return torch.einsum('nkhw,kc->nchw', (logits / self.T).softmax(1), self.bins)
     def nearest(self, ab):
         "Index of each colour's bin, `(n, 2, h, w)` in network range to `(n, h, w)`: the target of a cross entropy"
         n, _, h, w = ab.shape
@@ -49,7 +50,8 @@ class LightNet(nn.Module):
         cfg = encoder.pretrained_cfg
         self.grey, self.encoder = AsImageNet(cfg['mean'], cfg['std']), encoder
         self.chroma = chroma
-        self.neck = nn.Sequential(nn.Conv2d(skips[-1], widths[0], 1), AttentionBlock(widths[0]))
+        self.neck = nn.Sequential(nn.Conv2d(skips[-1], widths[0], 1),
+                                  AttentionBlock(widths[0]))
         steps = zip(widths, skips[-2::-1], widths[1:])
         self.ups = nn.ModuleList(UpBlock(ni, skip, no, norm) for ni, skip, no in steps)
         self.paint = AnnealedMean(ab_bins()) if head == 'bins' else nn.Identity()
@@ -66,7 +68,8 @@ class LightNet(nn.Module):
         "a and b at stride `chroma`"
         return self.paint(self.logits(x))
     def forward(self, x):
-        return F.interpolate(self.small(x), scale_factor=float(self.chroma), mode='bilinear', align_corners=False)
+        return F.interpolate(self.small(x), scale_factor=float(self.chroma), mode='bilinear',
+                             align_corners=False)
 
 # %% ../../nbs/nets/03_light.ipynb #66bbd9b2
 def light_net(n_out=2, # a and b: the light generator predicts nothing else
@@ -78,9 +81,12 @@ def light_net(n_out=2, # a and b: the light generator predicts nothing else
               head='ab'): # 'ab' predicts colours; 'bins' scores those of `ab_bins`
     "The light generator: `(n, 1, h, w)` to `(n, 2, h, w)`; sides must be multiples of 32"
     if n_out != 2:
-        raise ColorganError('the light generator predicts a and b below full resolution: it needs the space lab')
-    if chroma not in (2, 4): raise ColorganError(f'chroma can be predicted at stride 2 or 4, not {chroma}')
-    if head not in ('ab', 'bins'): raise ColorganError(f"there is no head {head!r}: choose 'ab' or 'bins'")
+        raise ColorganError('the light generator predicts a and b below full resolution: '
+                            'it needs the space lab')
+    if chroma not in (2, 4):
+        raise ColorganError(f'chroma can be predicted at stride 2 or 4, not {chroma}')
+    if head not in ('ab', 'bins'):
+        raise ColorganError(f"there is no head {head!r}: choose 'ab' or 'bins'")
     widths = [8 * max(1, round(w * width / 8)) for w in (224, 144, 96, 64, 32)]
     body = timm_net(encoder, pretrained, features_only=True)
     return LightNet(even_convs(body), widths[:4 if chroma == 4 else 5], chroma, norm, head)

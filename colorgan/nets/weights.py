@@ -59,7 +59,8 @@ def _from_hub(name, # 'owner/name'
     from colorgan.photos.sources import data_folder
     folder = data_folder()/'models'/name
     try:
-        for file in ('model.safetensors', 'model.json'): fetch(url.format(name, file), folder/file)
+        for file in ('model.safetensors', 'model.json'):
+            fetch(url.format(name, file), folder/file)
     except ColorganError as e:
         raise ColorganError(f'there is no folder {name}, and no such model could be fetched from '
                             f'Hugging Face: {e}') from e
@@ -82,7 +83,8 @@ def find_weights(weights, # a model folder, a run, a `model.safetensors`, a bund
     if str(weights) in names: return names[str(weights)]
     if _is_hub_id(weights): return _from_hub(str(weights))
     known = f"give a model folder, a run, or one of the bundled names ({', '.join(names)})"
-    if p.is_file() and p.name != 'model.safetensors': raise ColorganError(f'{p} is not a model: {known}')
+    if p.is_file() and p.name != 'model.safetensors':
+        raise ColorganError(f'{p} is not a model: {known}')
     if not p.exists(): raise ColorganError(f'there are no weights at {p}: {known}')
     d = p.parent if p.is_file() else p
     missing = ' and '.join(f for f in ('model.safetensors', 'model.json') if not (d/f).is_file())
@@ -95,11 +97,13 @@ def read_model_json(weights, # as `find_weights` takes them
     "What `model.json` says; raises `ColorganError` if it cannot be understood"
     f = find_weights(weights)/'model.json'
     try: info = json.loads(f.read_text(encoding='utf-8'))
-    except ValueError as e: raise ColorganError(f'{f} is not JSON: the file is damaged, copy it again') from e
+    except ValueError as e:
+        raise ColorganError(f'{f} is not JSON: the file is damaged, copy it again') from e
     if not isinstance(info, dict) or not isinstance(info.get('recipe'), dict):
         raise ColorganError(f'{f} does not say which recipe the weights belong to')
     try: return {**info, 'recipe': recipe_from(info['recipe'])}
-    except ColorganError as e: raise ColorganError(f'{f} comes from another version of colorgan: {e}') from e
+    except ColorganError as e:
+        raise ColorganError(f'{f} comes from another version of colorgan: {e}') from e
 
 # %% ../../nbs/nets/05_weights.ipynb #a029f4c8
 def load_tensors(weights, # as `find_weights` takes them
@@ -110,7 +114,8 @@ def load_tensors(weights, # as `find_weights` takes them
     f = find_weights(weights)/'model.safetensors'
     try: state = load_file(f)
     except (SafetensorError, OSError, ValueError) as e:
-        raise ColorganError(f'{f} is not a safetensors file, or is cut off: copy or train it again') from e
+        raise ColorganError(f'{f} is not a safetensors file, or is cut off: copy or '
+                            'train it again') from e
     return {k: t.float() if t.is_floating_point() else t for k, t in state.items()}
 
 # %% ../../nbs/nets/05_weights.ipynb #6f5fbd28
@@ -139,7 +144,8 @@ def load_model(weights, # as `find_weights` takes them
     "The trained generator; raises `ColorganError` in one sentence if it cannot be had"
     from colorgan.generator import create_gen
     recipe = read_model_json(weights)['recipe']
-    gen = fill(create_gen(recipe, pretrained=False), load_tensors(weights), f'the weights in {find_weights(weights)}')
+    gen = fill(create_gen(recipe, pretrained=False), load_tensors(weights),
+               f'the weights in {find_weights(weights)}')
     gen.recipe = recipe
     return gen.to(device or 'cpu').eval()
 
@@ -248,5 +254,7 @@ def publish(weights, # a model folder, or a run
         api.create_repo(repo, exist_ok=True)
         api.upload_folder(repo_id=repo, folder_path=str(folder), allow_patterns=list(_FILES),
                           commit_message='A colorizer trained with colorgan')
-    except Exception as e: raise ColorganError(f"{repo} cannot be published: {' '.join(str(e).split())[:200]}") from e
+    except Exception as e:
+        raise ColorganError(f"{repo} cannot be published: "
+                            f"{' '.join(str(e).split())[:200]}") from e
     return f'https://huggingface.co/{repo}'

@@ -26,7 +26,9 @@ def _plain_decoder(ni, # channels that come in
         if no == 'up': layers.append(nn.Upsample(scale_factor=2., mode='nearest'))
         else:
             if i == last: layers.append(nn.Conv2d(ni, no, 3, 1, 1))
-            else: layers += [nn.Conv2d(ni, no, 3, 1, 1, bias=False), nn.BatchNorm2d(no), nn.ReLU()]
+            else:
+                layers += [nn.Conv2d(ni, no, 3, 1, 1, bias=False), nn.BatchNorm2d(no),
+                           nn.ReLU()]
             ni = no
     return nn.Sequential(*layers)
 
@@ -68,7 +70,8 @@ class Fusion(nn.Module):
     def forward(self, x):
         y = self.body(x)
         with torch.no_grad():
-            seen = F.interpolate(x, (self.look, self.look), mode='bilinear', align_corners=False)
+            seen = F.interpolate(x, (self.look, self.look), mode='bilinear',
+                                 align_corners=False)
             said = self.classifier(self.grey(seen))
         said = said[:, :, None, None].expand(-1, -1, *y.shape[-2:])
         return self.decoder(self.fuse(torch.cat([y, said], 1)).relu())
@@ -90,7 +93,8 @@ def _vgg_features(name, # 'vgg16' or 'vgg19'
     "The convolutions of torchvision's VGG, without the classifier, which is 20 times larger"
     layers = vgg.make_layers(vgg.cfgs[{'vgg16': 'D', 'vgg19': 'E'}[name]])
     for m in layers:
-        if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, nonlinearity='relu'), nn.init.zeros_(m.bias)
+        if isinstance(m, nn.Conv2d):
+            nn.init.kaiming_normal_(m.weight, nonlinearity='relu'), nn.init.zeros_(m.bias)
     return from_torchvision(layers, name, pretrained, 'features.')
 
 # %% ../../nbs/nets/04_zoo.ipynb #0d130f9d
@@ -121,7 +125,8 @@ class Latent(nn.Module):
         self.grey, self.encoder = AsImageNet(), encoder
         self.to_latent = _latent_conv(512, latent, size // 32, variational)
         ups = [nn.ConvTranspose2d(latent, c[0], 4, 1, 0)]
-        for ni, no in zip(c, c[1:]): ups += [nn.BatchNorm2d(ni), nn.ReLU(), nn.ConvTranspose2d(ni, no, 4, 2, 1)]
+        for ni, no in zip(c, c[1:]):
+            ups += [nn.BatchNorm2d(ni), nn.ReLU(), nn.ConvTranspose2d(ni, no, 4, 2, 1)]
         self.decoder = nn.Sequential(*ups, nn.BatchNorm2d(c[-1]), nn.ReLU(), nn.ConvTranspose2d(c[-1], n_out, 4, 2, 1),
                                      nn.Tanh())
     def forward(self, x): return self.decoder(self.to_latent(self.encoder(self.grey(x))))

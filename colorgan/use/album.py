@@ -74,14 +74,17 @@ def _is_result(src, folder, out, suffix):
 def _check_targets(jobs, out):
     "Raise `ColorganError` if a photo would be written over, or two results would be written to one place"
     if out.is_file() and [j.dst for j in jobs] != [out]:
-        raise ColorganError(f'{label(out)} is a file: give a folder to write {len(jobs)} photos to')
+        raise ColorganError(f'{label(out)} is a file: give a folder to write '
+                            f'{len(jobs)} photos to')
     sources, seen = {os.path.realpath(j.src) for j in jobs if not hasattr(j.src, 'zip')}, {}
     for j in jobs:
         place = os.path.realpath(j.dst)
         if place in sources:
-            raise ColorganError(f'{label(j.dst)} is a photo to be read, and would be written over: give another place')
+            raise ColorganError(f'{label(j.dst)} is a photo to be read, and would be '
+                                'written over: give another place')
         if place in seen:
-            raise ColorganError(f'{label(j.src)} and {label(seen[place])} would both be written to {label(j.dst)}')
+            raise ColorganError(f'{label(j.src)} and {label(seen[place])} would both be '
+                                f'written to {label(j.dst)}')
         seen[place] = j.src
 
 # %% ../../nbs/use/00_album.ipynb #c8016241
@@ -193,7 +196,8 @@ def colorize_files(inputs, # photos, folders and zips: a path or a list of paths
     "Colorize photos into files. One that cannot be read does not stop the others: the report says why."
     settings = _settings(saturation, quality, subsampling, hints)
     jobs, report = _plan(inputs, out, format, suffix), Report()
-    if hints and len(jobs) > 1: raise ColorganError(f'hints are for one photo, and there are {len(jobs)}')
+    if hints and len(jobs) > 1:
+        raise ColorganError(f'hints are for one photo, and there are {len(jobs)}')
     todo = jobs if overwrite or [j.dst for j in jobs] == [Path(out)] else [j for j in jobs if not j.dst.exists()]
     report.there = len(jobs) - len(todo)
     if not todo: return report
@@ -215,7 +219,8 @@ def colorize_pipe(src, # a photo, as `read_pages` takes it: an open file, for ex
     settings = _settings(saturation, quality, subsampling, hints)
     if format: format_of(f'x.{format}')
     if hasattr(src, 'read'): src = src.read()
-    with reading(src), open_image(src) as im: own = next((s for s, f in writable.items() if f == im.format), '.png')
+    with reading(src), open_image(src) as im:
+        own = next((s for s, f in writable.items() if f == im.format), '.png')
     colorizer = weights if isinstance(weights, Colorizer) else Colorizer(weights, size, device)
     job = _Job(src, Path(f'x.{format}' if format else f'x{own}'))
     return _Album(colorizer, **settings).content(job)

@@ -38,7 +38,8 @@ class Painting:
                  name, # of the file
                  side=1200): # of the smaller one, in pixels
         try: image = read_photo(src).image
-        except ColorganError as e: raise ColorganError(str(e).replace('the input', name)) from e
+        except ColorganError as e:
+            raise ColorganError(str(e).replace('the input', name)) from e
         self.src, self.name, self.size, self.hints = src, name, image.size, []
         self.small = image.copy()
         self.small.thumbnail((side, side))
@@ -126,14 +127,16 @@ def _controls(samples, weights): # paths; weights by name
     "The widgets of the app by name"
     sizes = [('as it was trained', 0)] + [(f'{n} pixels', n) for n in (96, 128, 192, 256, 384, 512)]
     return SimpleNamespace(
-        upload=widgets.FileUpload(accept='image/*', description='Choose a photo').add_class('colorgan-upload'),
+        upload=widgets.FileUpload(accept='image/*',
+                                  description='Choose a photo').add_class('colorgan-upload'),
         samples=[widgets.Button(tooltip=p.stem, description=p.stem).add_class(f'colorgan-sample-{i}')
                  for i, p in enumerate(samples)],
         strength=widgets.FloatSlider(value=1, max=2, step=.05, readout_format='.0%', continuous_update=False,
                                      description='Colour strength'),
         size=widgets.Dropdown(options=sizes, description='The network sees a short side of'),
         weights=widgets.Dropdown(options=list(weights.items()), description='Weights'),
-        before=widgets.Dropdown(options=['in grey', 'as it was'], description='The photo before'),
+        before=widgets.Dropdown(options=['in grey', 'as it was'],
+                                description='The photo before'),
         placing=widgets.ToggleButton(description='Place a colour',
                                      tooltip='Then click on the photo').add_class('colorgan-quiet'),
         colour=widgets.ColorPicker(concise=True, value='#c8553d'),
@@ -162,7 +165,8 @@ def _arrange(ui, samples): # as `_controls` makes them; paths
     head = widgets.HTML(f'<style>{rules}</style><div class="brand">colorgan</div><div class="claim">{claim}</div>')
     hints = box('hints', ui.placing, ui.colour, ui.undo)
     left = box('left', ui.picture, ui.status, box('samples', *ui.samples))
-    side = box('side', ui.upload, ui.strength, ui.before, ui.size, ui.weights, hints, ui.download, ui.link)
+    side = box('side', ui.upload, ui.strength, ui.before, ui.size, ui.weights, hints,
+               ui.download, ui.link)
     return box('app', head, box('body', left, side), ui.place)
 
 # %% ../../nbs/use/02_app.ipynb #43eaea83
@@ -191,7 +195,8 @@ class App:
     def _connect(self):
         ui = self.ui
         for i, b in enumerate(ui.samples): b.on_click(lambda _, i=i: self.pick(i))
-        for w in ui.strength, ui.size, ui.weights, ui.before, ui.placing: w.observe(lambda _: self.show(), 'value')
+        for w in ui.strength, ui.size, ui.weights, ui.before, ui.placing:
+            w.observe(lambda _: self.show(), 'value')
         ui.upload.observe(lambda c: self.upload(c['new']), 'value')
         ui.place.observe(lambda c: self.place(c['new']), 'value')
         ui.undo.on_click(lambda _: self.undo())
@@ -203,7 +208,9 @@ class App:
     def colorizer(self):
         "The chosen one; weights are loaded once"
         weights = self.ui.weights.value
-        if weights is None: raise ColorganError('there are no weights: train some, and give the folder of the run')
+        if weights is None:
+            raise ColorganError('there are no weights: train some, and give the '
+                                'folder of the run')
         return Colorizer(_network(weights, self.device), self.ui.size.value or None)
 
     @_says_errors
@@ -282,7 +289,8 @@ def _free_port(port): # 0: any
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name == 'posix')
         try: s.bind(('127.0.0.1', port))
         except OSError as e:
-            raise ColorganError(f'port {port} cannot be had ({e.strerror}): give another one with --port') from e
+            raise ColorganError(f'port {port} cannot be had ({e.strerror}): give another '
+                                'one with --port') from e
         return s.getsockname()[1]
 
 # %% ../../nbs/use/02_app.ipynb #b632375b
@@ -293,7 +301,8 @@ def _voila(port):
     policy = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"
     config = Config(VoilaConfiguration=dict(preheat_kernel=True, default_pool_size=1))
     if os.name == 'posix': config.KernelManager.transport = 'ipc'
-    limits = dict(websocket_max_message_size=2**28, ws_ping_timeout=30_000, allow_remote_access=False)
+    limits = dict(websocket_max_message_size=2**28, ws_ping_timeout=30_000,
+                  allow_remote_access=False)
     headers = {'Content-Security-Policy': policy}
     return Voila(config=config, log_level='ERROR', ip='127.0.0.1', port=port, port_retries=0, open_browser=False,
                  tornado_settings=dict(limits, disable_check_xsrf=True, headers=headers))
@@ -303,7 +312,8 @@ def serve(port=8866, # of 127.0.0.1; 0: any that is free
           runs='.', device=None): # as `app` takes them
     "Show the app on this machine until Ctrl-C. Raises `ColorganError` without voila, or if the port is in use."
     port = _free_port(check_number('port', port, 0, 65535, int))
-    if not find_spec('voila'): raise ColorganError("the app in a browser needs voila: pip install 'colorgan[app]'")
+    if not find_spec('voila'):
+        raise ColorganError("the app in a browser needs voila: pip install 'colorgan[app]'")
     with tempfile.TemporaryDirectory() as folder:
         write_whole(path := Path(folder)/'colorgan.ipynb', _notebook(runs, device))
         server = _voila(port)

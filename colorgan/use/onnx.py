@@ -11,7 +11,9 @@ __all__ = ['export_onnx']
 try:
     import onnx, onnx.compose, onnx.numpy_helper
     from onnxscript import DOUBLE, FLOAT, INT64, UINT8, opset20 as op, script, values
-except ImportError as e: raise ImportError("exporting needs onnx and onnxscript: pip install 'colorgan[onnx]'") from e
+except ImportError as e:
+    raise ImportError("exporting needs onnx and onnxscript: pip install "
+                      "'colorgan[onnx]'") from e
 
 # %% ../../nbs/use/01_onnx.ipynb #2b0aabf4
 import numpy as np
@@ -108,7 +110,8 @@ def _rooted(y): return op.Where(y > 0.008856, op.Pow(y, 0.33333334), 7.787 * y +
 @script(_domain, default_opset=op)
 def _seen_shape(sides, size):
     real = op.Cast(sides, to=11)
-    k = op.Min(size / op.ReduceMin(real, keepdims=0), 4.0 * size / op.ReduceMax(real, keepdims=0))
+    k = op.Min(size / op.ReduceMin(real, keepdims=0),
+               4.0 * size / op.ReduceMax(real, keepdims=0))
     return op.Cast(op.Max(op.Round(real * k), 1.0), to=7)
 
 # %% ../../nbs/use/01_onnx.ipynb #1fe7c1af
@@ -160,7 +163,8 @@ def _into_gamut(y, d):
 @script(_domain, default_opset=op)
 def _levels(x):
     curve = 269.025 * op.Pow(op.Max(x, 0.0031308), 0.41666667) - 14.025
-    return op.Cast(op.Clip(op.Round(op.Where(x < 0.0031308, 3294.6 * x, curve)), 0.0, 255.0), to=2)
+    return op.Cast(op.Clip(op.Round(op.Where(x < 0.0031308, 3294.6 * x, curve)), 0.0, 255.0),
+                   to=2)
 
 # %% ../../nbs/use/01_onnx.ipynb #c3d3c186
 @script(default_opset=op)
@@ -201,7 +205,8 @@ def _photo_graph(net: onnx.ModelProto, # what `_chroma_graph` returns
         model = _then(model, _part(_again, [L, shape], [L, shape], size=number(trained), stride=np.array(stride)),
                       'again_', L='L', shape='shape')
         model = _same_weights(_then(model, net, 'sure_', L='again_sure_L'), 'sure_', 'net_')
-        steady = _part(_steadied, [ab, ab, shape, shape], [FLOAT[1, 2, 'h', 'w']], cells=number(CELLS))
+        steady = _part(_steadied, [ab, ab, shape, shape], [FLOAT[1, 2, 'h', 'w']],
+                       cells=number(CELLS))
         model = _then(model, steady, 'steady_', ab='net_ab', sure='sure_ab', shape='shape',
                       sure_shape='again_sure_shape')
         painted = 'steady_steady'
@@ -244,7 +249,8 @@ def _drawn(h, w, seed=0):
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:h, :w] / 40
     waves = [np.sin(a * x + b * y + c) for a, b, c in rng.uniform(-1, 1, (3, 3)) * [1, 1, 3]]
-    return np.clip(128 + 90 * np.stack(waves, -1) + rng.normal(0, 4, (h, w, 3)), 0, 255).astype(np.uint8)
+    return np.clip(128 + 90 * np.stack(waves, -1) + rng.normal(0, 4, (h, w, 3)), 0,
+                   255).astype(np.uint8)
 
 # %% ../../nbs/use/01_onnx.ipynb #3add2219
 def _largest_difference(run, # function from uint8 photo to uint8 photo, both `(h, w, 3)`
@@ -280,7 +286,8 @@ def export_onnx(weights, # a model folder, a run, the name of bundled weights, o
     "Write an ONNX file that was checked against torch. Raises `ColorganError` if it does not do what torch does."
     gen = weights if hasattr(weights, 'space') else load_model(weights)
     if chroma_only and size is not None:
-        raise ColorganError('the network alone takes lightness of any size: leave out the size')
+        raise ColorganError('the network alone takes lightness of any size: leave '
+                            'out the size')
     size = check_number('size', gen.recipe.size if size is None else size, 16, 4096, int)
     stride = max(32, gen.stride)
     net = _chroma_graph(gen)
@@ -299,7 +306,8 @@ def _check(model, gen, size):
     "Raise `ColorganError` unless `model` is well-formed and does what torch does; the largest difference in levels"
     import onnxruntime as ort
     onnx.checker.check_model(model, full_check=True)
-    session = ort.InferenceSession(model.SerializeToString(), providers=['CPUExecutionProvider'])
+    session = ort.InferenceSession(model.SerializeToString(),
+                                   providers=['CPUExecutionProvider'])
     run = lambda **kw: session.run(None, kw)[0]
     if model.graph.input[0].name == 'photo': ours = lambda photo: run(photo=photo)
     else:

@@ -20,7 +20,8 @@ from ..nets.weights import find_weights
 # %% ../../nbs/use/03_page.ipynb #3d2348a4
 _ONNXRUNTIME = dict(version='1.30.0',
                     sha512='q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==')
-_PARTS = {'ort.js': 'package/dist/ort.wasm.bundle.min.mjs', 'ort.wasm': 'package/dist/ort-wasm-simd-threaded.wasm'}
+_PARTS = {'ort.js': 'package/dist/ort.wasm.bundle.min.mjs',
+          'ort.wasm': 'package/dist/ort-wasm-simd-threaded.wasm'}
 
 # %% ../../nbs/use/03_page.ipynb #db5659be
 def _runtime_files() -> dict: # name on the page: bytes
@@ -31,7 +32,8 @@ def _runtime_files() -> dict: # name on the page: bytes
     if found != _ONNXRUNTIME['sha512']:
         raise ColorganError(f'{archive} is not the onnxruntime-web it should be: delete it, so that it is '
                             'fetched again')
-    with tarfile.open(archive) as t: return {k: t.extractfile(v).read() for k, v in _PARTS.items()}
+    with tarfile.open(archive) as t:
+        return {k: t.extractfile(v).read() for k, v in _PARTS.items()}
 
 # %% ../../nbs/use/03_page.ipynb #e399177e
 def network_files(weights): # a model folder, a run, or the name of bundled weights
@@ -69,7 +71,8 @@ def make_page(out, # the folder to make
     plain = {p.name: p.read_bytes() for p in (Path(colorgan.__file__).parent/'site').iterdir() if p.is_file()}
     html = plain['index.html'].decode().replace('>some</span>', f">{facts['bytes'] / 1e6:.0f}</span>")
     html = html.replace('--shape: 4 / 3', f'--shape: {w} / {h}').encode()
-    files = plain | heavy | shown | {'index.html': html, 'network.json': json.dumps(facts).encode()}
+    files = plain | heavy | shown | {'index.html': html,
+                                     'network.json': json.dumps(facts).encode()}
     out = make_folder(out)
     for name, content in files.items(): write_whole(out/name, content)
     return out
