@@ -33,7 +33,8 @@ def _sentence(e):
 def _words(p, *names):
     "Add the shared options of these names to the parser `p`"
     shared = dict(
-        weights=dict(metavar='W', default='light', help='a model folder, a run, or the name of bundled weights (default: light)'),
+        weights=dict(metavar='W', default='light', help='a model folder, a run, or the name of bundled weights '
+                     "(default: light, small and bundled; train's default recipe is resnet18-two-stage)"),
         size=dict(type=int, metavar='N', help='short side in pixels'),
         device=dict(metavar='D', help='cpu, cuda or mps (default: the best there is)'),
         json=dict(metavar='FILE', help='write the figures there, too'))
@@ -130,7 +131,8 @@ def _train(a):
 def _train_words(p):
     p.add_argument('data', nargs='+', metavar='DATA', help="a folder or zip of photos, several of them, or a name such as 'bundled'")
     p.add_argument('--out', required=True, metavar='RUN', help='the folder to make; the model will be in RUN/model')
-    p.add_argument('--recipe', default='resnet18-two-stage', metavar='NAME', help='one of those that `colorgan recipes` lists (default: resnet18-two-stage)')
+    p.add_argument('--recipe', default='resnet18-two-stage', metavar='NAME', help='one of those that `colorgan recipes` lists '
+                   '(default: resnet18-two-stage, the U-Net of the series; colorize uses light)')
     for name, kind, what in (('size', str, "side of the training photos, or several that follow each other, as '64,128'"),
         ('bs', _count_or_auto, "photos in a batch, or 'auto' for as many as a GPU can hold"),
         ('pretrain-epochs', int, 'epochs of the first stage'), ('gan-epochs', int, 'epochs of the second stage'),

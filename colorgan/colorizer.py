@@ -22,12 +22,13 @@ from .nets.weights import find_weights
 
 # %% ../nbs/10_colorizer.ipynb #8a6fd686
 class TorchNet:
-    "A generator of colorgan as a function from lightness `(n, 1, h, w)` to a and b `(n, 2, h, w)`, numpy arrays in Lab units"
+    "A `Generator` as a function on numpy arrays, in Lab units: L of shape `(n, 1, h, w)` to ab, `(n, 2, h, w)`"
     def __init__(self,
                  gen, # a `Generator`, or weights as `load_model` takes them
                  device=None): # 'cpu', 'cuda', …; None: where the generator is, or the best there is
         if not find_spec('torch'):
-            raise ColorganError(f'{label(gen)} needs torch, or onnxruntime and a model.onnx of the same weights: pip install torch')
+            raise ColorganError(f'{label(gen)} needs torch, or onnxruntime and a model.onnx of the same weights: '
+                                'pip install torch')
         import torch
         if not isinstance(gen, torch.nn.Module):
             from colorgan.data import default_device
@@ -47,20 +48,24 @@ class TorchNet:
 
 # %% ../nbs/10_colorizer.ipynb #9c9fbdbb
 class OnnxNet:
-    "An ONNX file of the network alone as a function from lightness `(n, 1, h, w)` to a and b `(n, 2, h, w)`, numpy arrays in Lab units"
+    "An ONNX file as a function on numpy arrays, in Lab units: L of shape `(n, 1, h, w)` to ab, `(n, 2, h, w)`"
     def __init__(self, path, # the file, as `colorgan export --chroma-only` writes it
                  threads=0): # that work on one call; 0: as many as there are cores
-        if not find_spec('onnxruntime'): raise ColorganError(f'{label(path)} needs onnxruntime: pip install onnxruntime')
+        if not find_spec('onnxruntime'):
+            raise ColorganError(f'{label(path)} needs onnxruntime: pip install onnxruntime')
         import onnxruntime as ort
         ort.set_default_logger_severity(3)
         options = ort.SessionOptions()
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         options.intra_op_num_threads = threads
         self.path = Path(path).absolute()
-        try: self.session = ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
-        except Exception as e: raise ColorganError(f'{label(path)} is not an ONNX file that can be run') from e
+        try:
+            self.session = ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+        except Exception as e:
+            raise ColorganError(f'{label(path)} is not an ONNX file that can be run') from e
         if [i.name for i in self.session.get_inputs()] != ['L']:
-            raise ColorganError(f'{label(path)} holds something else than a network of colorgan: export it with --chroma-only')
+            raise ColorganError(f'{label(path)} holds something else than a network of colorgan: export it with '
+                                '--chroma-only')
         self.info = self.session.get_modelmeta().custom_metadata_map
         self.stride = int(self.info.get('stride', 32))
         self.size = int(self.info.get('size', 256))
@@ -79,7 +84,7 @@ def digest(folder): # a model folder
     return hashlib.sha256((folder/'model.safetensors').read_bytes()).hexdigest()
 
 # %% ../nbs/10_colorizer.ipynb #2df635d3
-def network(weights, # the name of bundled weights, a model folder, a run, an ONNX file, a `Generator`, or a function from L to ab
+def network(weights, # bundled weights by name, a model folder, a run, an ONNX file, a `Generator`, or a function
             device=None): # 'cpu', 'cuda', …; None: the best there is
     "The function from lightness to chroma that `weights` stand for"
     if isinstance(weights, (str, os.PathLike)):
@@ -88,14 +93,15 @@ def network(weights, # the name of bundled weights, a model folder, a run, an ON
         return (device in (None, 'cpu') and _graph_of(folder)) or TorchNet(folder, device)
     if hasattr(weights, 'space'): return TorchNet(weights, device)
     if callable(weights): return weights
-    raise ColorganError(f'weights are a name, a folder, a generator or a function, not {type(weights).__name__}')
+    raise ColorganError('weights are a name, a folder, a generator or a function, not '
+                        f'{type(weights).__name__}')
 
 # %% ../nbs/10_colorizer.ipynb #f7e0a37a
 class Colorizer:
     "Colorizes photos: `Colorizer()(photo)`"
     def __init__(self,
-                 weights='light', # name of bundled weights, a model folder, a run, a generator, or a function from L to ab
-                 size=None, # short side of what the network sees, in pixels; None: as it was trained; larger: finer edges. The photo keeps its size
+                 weights='light', # bundled weights by name, a model folder, a run, a generator, or a function
+                 size=None, # short side that the network sees, in pixels; None: as it was trained; larger: finer edges
                  device=None): # 'cpu', 'cuda', …; None: the best there is
         if size is not None: size = check_number('size', size, 16, 4096, int)
         self.net = network(weights, device)
@@ -116,7 +122,7 @@ class Colorizer:
                photos, # `Photo`s; each gives up its `image`, since large ones need the memory
                saturation=1., hints=(), # as in a call
                seen=None, # `Photo`s that the network sees instead
-               turn=None, # a lock to hold while the network works, for networks that are not made for several threads
+               turn=None, # a lock to hold while the network works, if it is not made for several threads
               ) -> list: # PIL images
         "The photos in colour, without transparency; those of one shape go through the network together"
         ys, Ls = [], []
@@ -135,7 +141,7 @@ class Colorizer:
         return y, shrink(y, small_shape(*y.shape, self.size))
 
     def chroma(self, Ls):
-        "a and b, `(2, h, w)` in Lab units, for each small lightness; `steadied`, if the network was trained at a smaller size"
+        "a and b, `(2, h, w)` in Lab units, for each small lightness; `steadied` above the size of the training"
         trained = getattr(self.net, 'size', None)
         fine = self._predict(Ls)
         if not trained or self.size <= trained: return fine
@@ -154,7 +160,7 @@ class Colorizer:
         return out
 
     def join(self, y, L, ab, saturation=1., hints=()):
-        "The image with the luminance `y` and `saturation` times the chroma `ab`, which was predicted for the small lightness `L`"
+        "The image with the luminance `y` and `saturation` times the chroma `ab` that was predicted for `L`"
         return join(y, spread(ab * np.float32(saturation), L, hints, y.shape[::-1]))
 
 # %% ../nbs/10_colorizer.ipynb #d05dfb4a
@@ -163,7 +169,7 @@ def _colorizer(weights, size, device): return Colorizer(weights, size, device)
 
 # %% ../nbs/10_colorizer.ipynb #f6b44f39
 def colorize(photo, # path, open file, bytes, PIL image, or array with rows first
-             weights='light', # as for `Colorizer`; the small network in the package. (`train` makes 'resnet18-two-stage' by default.)
+             weights='light', # as for `Colorizer`: small and bundled (`train` trains 'resnet18-two-stage' by default)
              size=None, # short side of what the network sees; None: as it was trained
              saturation=1., # 0 leaves it grey, 2 is twice as colourful
              device=None, # 'cpu', 'cuda', …; None: the best there is

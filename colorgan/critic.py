@@ -25,15 +25,20 @@ class Critic(nn.Module):
                  enlarge=False, # enlarge smaller photos to `least`, instead of refusing them
                  lab=False): # photos come in RGB, `net` sees them in Lab
         super().__init__()
-        if at < 1 or at != int(at): raise ColorganError(f'a critic judges photos 1, 2, 3, … times smaller, not {at}')
+        if at < 1 or at != int(at):
+            raise ColorganError(f'a critic judges photos 1, 2, 3, … times smaller, not {at}')
         self.net, self.at, self.least, self.enlarge, self.lab = net, int(at), least, enlarge, lab
     def forward(self, y):
         y = y if type(y) is torch.Tensor else y.as_subclass(torch.Tensor)
-        if self.lab: y = get_space('lab').encode((y.float() / 2 + .5).clamp(0, 1))[1].as_subclass(torch.Tensor)
+        if self.lab:
+            y = get_space('lab').encode((y.float() / 2 + .5).clamp(0, 1))[1].as_subclass(torch.Tensor)
         short = min(y.shape[-2:])
-        if short < self.least * self.at and self.enlarge: y = F.interpolate(y, scale_factor=self.least * self.at / short, mode='bilinear', align_corners=False)
+        if short < self.least * self.at and self.enlarge:
+            y = F.interpolate(y, scale_factor=self.least * self.at / short, mode='bilinear',
+                              align_corners=False)
         elif short < self.least * self.at:
-            raise ColorganError(f'this critic judges photos of at least {self.least * self.at} pixels a side, got {y.shape[-2]}×{y.shape[-1]}: '
+            raise ColorganError(f'this critic judges photos of at least {self.least * self.at} pixels a side, '
+                                f'got {y.shape[-2]}×{y.shape[-1]}: '
                                 'train at a larger size, or give it a smaller n_down or at')
         return self.net(F.avg_pool2d(y, self.at) if self.at > 1 else y)
 
@@ -61,7 +66,7 @@ def patchgan(n_in=3, # channels of what it judges: a whole prediction, L and ab
              at=1, # judge photos made this many times smaller
              lab=False, # see photos that come in RGB in Lab
             ) -> Critic:
-    "The PatchGAN of pix2pix (arXiv:1611.07004): `(n, n_in, h, w)` to one logit a patch, `(n, 1, _patch_map(h), _patch_map(w))`"
+    "The PatchGAN of pix2pix (arXiv:1611.07004): `(n, n_in, h, w)` to one logit a patch, `(n, 1, h', w')`"
     if n_down < 1: raise ColorganError(f'PatchGAN halves at least once, not {n_down} times')
     c = [min(base * 2**i, base * 8) for i in range(n_down + 1)]
     layers = [nn.Conv2d(n_in, c[0], 4, 2, 1), nn.LeakyReLU(.2)]
@@ -74,28 +79,37 @@ def patchgan(n_in=3, # channels of what it judges: a whole prediction, L and ab
 # %% ../nbs/03_critic.ipynb #8f5a36a4
 def whole_critic(n_in=3, # channels of what it judges
                  base=64, # channels after the first convolution, doubled by each further one up to eight times
-                 size=128, # side of the photos, halved down to 4 points
+                 size=128, # side of the photos, halved down to 4 pixels
                  norm='batch', # 'batch', 'instance' or None
                  spectral=False, # divide each convolution by its largest singular value
-                 attention=False, # let every point ask the others before the verdict
+                 attention=False, # let every pixel attend to the others before the verdict
                  at=1, # judge photos made this many times smaller
                  lab=False, # see photos that come in RGB in Lab
                 ) -> Critic:
-    "A critic that mirrors a decoder (DCGAN, SAGAN): `(n, n_in, size, size)` to one logit a photo, `(n, 1, 1, 1)`"
+    "A discriminator of whole photos (DCGAN, SAGAN): `(n, n_in, size, size)` to one logit each, `(n, 1, 1, 1)`"
     n_down = int(math.log2(max(size // at, 1))) - 2
-    if n_down < 1: raise ColorganError(f'whole_critic judges photos of at least {8 * at} pixels a side, not {size}')
+    if n_down < 1:
+        raise ColorganError(f'whole_critic judges photos of at least {8 * at} pixels a '
+                            f'side, not {size}')
     c = [min(base * 2**i, base * 8) for i in range(n_down)]
     layers = [nn.Conv2d(n_in, c[0], 4, 2, 1), nn.LeakyReLU(.2)]
-    for ni, no in zip(c, c[1:]): layers += [nn.Conv2d(ni, no, 4, 2, 1, bias=norm != 'batch'), norm_layer(norm, no), nn.LeakyReLU(.2)]
+    for ni, no in zip(c, c[1:]):
+        layers += [nn.Conv2d(ni, no, 4, 2, 1, bias=norm != 'batch'), norm_layer(norm, no),
+                   nn.LeakyReLU(.2)]
     if attention: layers.append(SelfAttention(c[-1], pool=1))
     net = init_normal(nn.Sequential(*layers, nn.Conv2d(c[-1], 1, 4)))
-    return Critic(spectral_convs(net) if spectral else net, at, 2**(n_down + 2), enlarge=True, lab=lab)
+    return Critic(spectral_convs(net) if spectral else net, at, 2**(n_down + 2), enlarge=True,
+                  lab=lab)
 
 # %% ../nbs/03_critic.ipynb #068fecbf
 _critics = {f.__name__: f for f in (patchgan, whole_critic)}
 
 # %% ../nbs/03_critic.ipynb #153902da
 def create_critic(recipe) -> Critic: # has `critic` (a name), `critic_kw`, `critic_at` and `size`
-    "The critic of `recipe`, on the CPU; raises `ColorganError` on an unknown name or argument"
-    if recipe.critic_kw.get('lab') and recipe.space != 'rgb': raise ColorganError('in the space lab the critic sees Lab anyway: leave lab out of critic_kw')
-    return call_builder(_critics, recipe.critic, recipe.critic_kw, at=recipe.critic_at, size=recipe.size).to(memory_format=torch.channels_last)
+    "The discriminator of `recipe`, on the CPU; raises `ColorganError` on an unknown name or argument"
+    if recipe.critic_kw.get('lab') and recipe.space != 'rgb':
+        raise ColorganError('in the space lab the critic sees Lab anyway: leave lab out '
+                            'of critic_kw')
+    critic = call_builder(_critics, recipe.critic, recipe.critic_kw, at=recipe.critic_at,
+                          size=recipe.size)
+    return critic.to(memory_format=torch.channels_last)

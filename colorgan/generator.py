@@ -22,9 +22,9 @@ from .nets.zoo import zoo
 
 # %% ../nbs/02_generator.ipynb #cc542d00
 class Generator(nn.Module):
-    "A network that paints, joined with what it saw: `x` of shape `(n, 1, h, w)` becomes a prediction of the shape of `y`"
+    "A network, joined with what it saw: `x` of shape `(n, 1, h, w)` becomes a prediction of the shape of `y`"
     def __init__(self,
-                 net: nn.Module, # paints `(n, space.n_out, h, w)` for `(n, 1, h, w)`
+                 net: nn.Module, # predicts `(n, space.n_out, h, w)` for `(n, 1, h, w)`
                  space='lab'): # a target space of `colorgan.color`, or its name
         super().__init__()
         self.net, self.space = net, get_space(space)
@@ -36,9 +36,11 @@ class Generator(nn.Module):
 
     def check(self, x):
         "Raise `ColorganError` unless `x` is a batch of one channel whose sides are multiples of `stride`"
-        if x.ndim != 4 or x.shape[1] != 1: raise ColorganError(f'a generator sees (n, 1, h, w), got {tuple(x.shape)}')
+        if x.ndim != 4 or x.shape[1] != 1:
+            raise ColorganError(f'a generator sees (n, 1, h, w), got {tuple(x.shape)}')
         if any(s < self.stride or s % self.stride for s in x.shape[-2:]):
-            raise ColorganError(f'this generator needs sides that are multiples of {self.stride}, got {x.shape[-2]}×{x.shape[-1]}: resize or pad')
+            raise ColorganError(f'this generator needs sides that are multiples of {self.stride}, got '
+                                f'{x.shape[-2]}×{x.shape[-1]}: resize or pad')
 
     def forward(self, x):
         plain = x if type(x) is torch.Tensor else x.as_subclass(torch.Tensor)
@@ -51,7 +53,7 @@ class PretrainedUnet(nn.Module):
     multiple = 32
     def __init__(self,
                  body, # the convolutions of a classifier
-                 n_out=2, # channels to paint
+                 n_out=2, # channels to predict
                  size=256): # side of the photos it will see most; any multiple of 32 works
         super().__init__()
         self.grey = AsImageNet()
@@ -65,12 +67,13 @@ class PretrainedUnet(nn.Module):
         return y
 
 # %% ../nbs/02_generator.ipynb #22027576
-def resnet18_unet(n_out=2, # channels to paint
+def resnet18_unet(n_out=2, # channels to predict
                   size=256, # side of the photos it will see most; any multiple of 32 works
                   pretrained=True, # True: ImageNet weights if they can be had; False: random; or a file of weights
                  ):
     "A ResNet18 U-Net: `(n, 1, h, w)` to `(n, n_out, h, w)`, 31 million parameters"
-    body = create_body(torchvision_net('resnet18', pretrained), n_in=3, pretrained=bool(pretrained), cut=-2)
+    body = create_body(torchvision_net('resnet18', pretrained), n_in=3,
+                       pretrained=bool(pretrained), cut=-2)
     return PretrainedUnet(body, n_out, max(size, 32))
 
 # %% ../nbs/02_generator.ipynb #6e199478
@@ -83,14 +86,15 @@ def create_gen(recipe, # has `gen` (a name), `gen_kw`, `space` and `size`
     "The generator of `recipe`, on the CPU, with `.recipe` set; raises `ColorganError` on an unknown name or argument"
     smallest = min((recipe.size, *getattr(recipe, 'sizes', ())))
     kw = {k: v for k, v in recipe.gen_kw.items() if pretrained or k != 'pretrained'}
-    net = call_builder(_generators, recipe.gen, kw, n_out=get_space(recipe.space).n_out, size=smallest, pretrained=pretrained)
+    net = call_builder(_generators, recipe.gen, kw, n_out=get_space(recipe.space).n_out, size=smallest,
+                       pretrained=pretrained)
     gen = Generator(net, recipe.space).to(memory_format=torch.channels_last)
     gen.recipe = recipe
     return gen
 
 # %% ../nbs/02_generator.ipynb #b32d174a
 def splitter(gen): # a `Generator`
-    "Its parameters in two groups, so that the encoder can learn more slowly: `[encoder's, the others]`; without an encoder the first is empty"
+    "Its parameters as `[encoder's, the others]`, so that the encoder can learn more slowly; the first may be empty"
     encoder = getattr(gen.net, 'encoder', None)
     first = [] if encoder is None else list(encoder.parameters())
     ids = {id(p) for p in first}

@@ -23,8 +23,9 @@ class Recipe:
     "All that sets one colorizer apart from another"
     name: str = 'custom' # what it is called
     source: str = '' # where it comes from, in a line
-    space: str = _one_of('lab', 'rgb') # what the network sees and paints: 'lab' sees L and paints ab
-    gen: str = _one_of('resnet18_unet', 'pix2pix_unet', 'light_net', 'shallow_net', 'fusion_net', 'vgg16_latent', 'sagan_unet') # the generator's function
+    space: str = _one_of('lab', 'rgb') # what the network sees and predicts: 'lab' sees L and predicts a and b
+    gen: str = _one_of('resnet18_unet', 'pix2pix_unet', 'light_net', 'shallow_net', 'fusion_net', 'vgg16_latent',
+                       'sagan_unet') # the generator's function
     gen_kw: dict = field(default_factory=dict) # what that function is called with
     critic: str = _one_of('patchgan', 'whole_critic') # the critic's function
     critic_kw: dict = field(default_factory=dict) # what that function is called with
@@ -35,11 +36,11 @@ class Recipe:
     old: float = 0. # share of the training photos that the network sees as if they were old
     bs: int = 16 # photos in a batch
     items: int = None # at most so many photos; None: all there are
-    pixel_loss: str = _one_of('l1', 'mse', 'huber', 'bins') # how far the painted channels are from the true ones; 'bins' needs a generator that scores bins
+    pixel_loss: str = _one_of('l1', 'mse', 'huber', 'bins') # 'bins' needs a generator that scores bins
     rare: float = 0. # 0 counts all colours alike, 1 counts rare ones as much, in sum, as frequent ones
     perceptual: float = 0. # weight of the distance in an ImageNet encoder's features
     adv_loss: str = _one_of('vanilla', 'lsgan', 'hinge', 'wgan-gp') # what generator and critic play for
-    lam: float = 100. # weight of the pixel loss beside the adversarial loss
+    lam: float = 100. # weight of the pixel loss next to the adversarial loss
     label_smoothing: float = 0. # the critic is told 1 minus this for a true photo
     gp: float = 10. # weight of the gradient penalty (wgan-gp only)
     kl: float = .01 # weight of how far the latent of a variational generator is from a normal distribution
@@ -48,13 +49,13 @@ class Recipe:
     wd: float = 0. # weight decay (not applied to biases and norms)
     schedule: str = _one_of('const', 'cosine') # what becomes of the learning rates during a stage
     warmup: float = 0. # share of a stage in which the learning rates rise from zero
-    drop_at: float = 0. # share of the second stage after which the learning rates are ten times smaller; 0: they never are
+    drop_at: float = 0. # share of the second stage after which learning rates are ten times smaller; 0: never
     clip: float = 0. # gradients longer than this are shortened to it; 0: never
     encoder_lr_mult: float = 1. # the generator's encoder learns at this many times the rate of the rest
     frozen: int = 0 # so many of the encoder's first stages stay as they are: they cost the most and change the least
     ema: float = 0. # decay of the running average of the generator that is evaluated and saved; 0: none
     pretrain_epochs: int = 20 # how often the first stage sees every photo; 0: no first stage
-    pretrain_for: str = _one_of('colour', 'grey') # what the first stage paints: the photo, or the grey photo again
+    pretrain_for: str = _one_of('colour', 'grey') # what the first stage predicts: the photo, or the grey photo again
     pretrain_lr: float = 1e-4 # the generator's learning rate in the first stage
     gan_epochs: int = 20 # how often the second stage sees every photo; 0: no second stage
     gen_lr: float = 2e-4 # the generator's learning rate in the second stage
@@ -66,43 +67,56 @@ class Recipe:
 
 # %% ../nbs/08_recipes.ipynb #ee0904eb
 _with_critic = (
-    Recipe('resnet18-two-stage', 'the tutorial that everybody follows: ImageNet ResNet18 U-Net, L1 first, then PatchGAN + 100 L1', items=10_000),
-    Recipe('pix2pix', 'Isola et al. 2017 (arXiv:1611.07004): U-Net with dropout as its only noise, PatchGAN, no pretraining',
+    Recipe('resnet18-two-stage',
+           'the tutorial that everybody follows: ImageNet ResNet18 U-Net, L1 first, then PatchGAN + 100 L1',
+           items=10_000),
+    Recipe('pix2pix',
+           'Isola et al. 2017 (arXiv:1611.07004): U-Net with dropout as its only noise, PatchGAN, no pretraining',
            gen='pix2pix_unet', pretrain_epochs=0, gan_epochs=40, items=10_000),
     Recipe('pix2pix-instance', 'a student project: the pix2pix U-Net with instance norm, on 10,000 photos of COCO',
-           gen='pix2pix_unet', gen_kw={'norm': 'instance'}, critic_kw={'norm': 'instance'}, pretrain_epochs=0, gan_epochs=40, items=10_000),
-    Recipe('pix2pix-instance-wgan-gp', 'the same project, as planned: WGAN-GP (arXiv:1704.00028) against the preference for warm colours',
-           gen='pix2pix_unet', gen_kw={'norm': 'instance'}, critic_kw={'norm': None}, adv_loss='wgan-gp', n_critic=5, betas=(0., .9),
+           gen='pix2pix_unet', gen_kw={'norm': 'instance'}, critic_kw={'norm': 'instance'},
            pretrain_epochs=0, gan_epochs=40, items=10_000),
-    Recipe('pix2pix-rgb', 'a student project: pix2pix from grey to RGB, on STL-10', space='rgb', gen='pix2pix_unet', pretrain_epochs=0, gan_epochs=40),
+    Recipe('pix2pix-instance-wgan-gp',
+           'the same project, as planned: WGAN-GP (arXiv:1704.00028) against the preference for warm colours',
+           gen='pix2pix_unet', gen_kw={'norm': 'instance'}, critic_kw={'norm': None},
+           adv_loss='wgan-gp', n_critic=5, betas=(0., .9), pretrain_epochs=0, gan_epochs=40, items=10_000),
+    Recipe('pix2pix-rgb', 'a student project: pix2pix from grey to RGB, on STL-10', space='rgb', gen='pix2pix_unet',
+           pretrain_epochs=0, gan_epochs=40),
     Recipe('unet-lab-mse', 'a student project: U-Net GAN on Lab arrays, squared errors, small weights',
-           gen='pix2pix_unet', gen_kw={'slope': .2}, pixel_loss='mse', weight_l1=1e-7, bs=8, pretrain_epochs=0, gan_epochs=60),
-    Recipe('vgg16-latent', 'a student project: adversarial autoencoder, ImageNet VGG16 to a vector of 100 to a and b, on STL-10',
+           gen='pix2pix_unet', gen_kw={'slope': .2}, pixel_loss='mse', weight_l1=1e-7, bs=8,
+           pretrain_epochs=0, gan_epochs=60),
+    Recipe('vgg16-latent',
+           'a student project: adversarial autoencoder, ImageNet VGG16 to a vector of 100 to a and b, on STL-10',
            gen='vgg16_latent', critic='whole_critic', size=128, pretrain_epochs=0, gan_epochs=40),
-    Recipe('sagan-unet', 'a student project: VGG19 U-Net with spectral norm and self-attention (arXiv:1805.08318), hinge loss, RGB',
-           space='rgb', gen='sagan_unet', critic='whole_critic', critic_kw={'spectral': True, 'attention': True}, adv_loss='hinge', label_smoothing=.1, bs=9,
+    Recipe('sagan-unet',
+           'a student project: VGG19 U-Net with spectral norm and self-attention (arXiv:1805.08318), hinge loss, RGB',
+           space='rgb', gen='sagan_unet', critic='whole_critic', critic_kw={'spectral': True, 'attention': True},
+           adv_loss='hinge', label_smoothing=.1, bs=9,
            gen_lr=1e-4, critic_lr=4e-4, drop_at=2/3, n_critic_late=2, pretrain_epochs=0, gan_epochs=270))
 
 # %% ../nbs/08_recipes.ipynb #0a55c52c
 _without_critic = (
     Recipe('basic', 'a student project: the beginning of ResNet18 and a plain decoder, to RGB',
            space='rgb', gen='shallow_net', pixel_loss='mse', bs=64, pretrain_epochs=30, pretrain_lr=.01, gan_epochs=0),
-    Recipe('labnet', 'the same project: the same to a and b', gen='shallow_net', pixel_loss='mse', bs=64, pretrain_epochs=30, pretrain_lr=.01, gan_epochs=0),
+    Recipe('labnet', 'the same project: the same to a and b', gen='shallow_net', pixel_loss='mse', bs=64,
+           pretrain_epochs=30, pretrain_lr=.01, gan_epochs=0),
     Recipe('preincep', "the same project: an encoder told InceptionV3's scores (arXiv:1712.03400)",
            gen='fusion_net', size=224, pixel_loss='huber', bs=32, pretrain_epochs=30, pretrain_lr=.001, gan_epochs=0),
     Recipe('preres', "the same project: an encoder told Inception-ResNet-v2's scores (arXiv:1712.03400)",
-           gen='fusion_net', gen_kw={'classifier': 'inception_resnet_v2'}, size=224, pixel_loss='mse', bs=32, pretrain_epochs=30, pretrain_lr=.001, gan_epochs=0))
+           gen='fusion_net', gen_kw={'classifier': 'inception_resnet_v2'}, size=224, pixel_loss='mse', bs=32,
+           pretrain_epochs=30, pretrain_lr=.001, gan_epochs=0))
 
 # %% ../nbs/08_recipes.ipynb #110b534d
-_light_net = dict(gen='light_net', gen_kw={'chroma': 4}, critic_kw={'n_down': 2}, critic_at=4, size=128, opt='adamw', wd=.01, schedule='cosine', warmup=.02,
-                  encoder_lr_mult=1/3, pretrain_epochs=40)
+_light_net = dict(gen='light_net', gen_kw={'chroma': 4}, critic_kw={'n_down': 2}, critic_at=4, size=128,
+                  opt='adamw', wd=.01, schedule='cosine', warmup=.02, encoder_lr_mult=1/3, pretrain_epochs=40)
+_quarter = 'ours: EfficientNet-Lite0 encoder, chroma at a quarter of the resolution'
 _light = (
-    Recipe('light', 'ours: EfficientNet-Lite0 encoder, chroma at a quarter of the resolution; rare colours, a perceptual loss, then a discriminator', **_light_net,
+    Recipe('light', f'{_quarter}; rare colours, a perceptual loss, then a discriminator', **_light_net,
            sizes=(96, 128), old=.15, bs=16, rare=.5, perceptual=.2, lam=60., label_smoothing=.1, ema=.995,
            pretrain_lr=1e-3, gan_epochs=10, critic_lr=4e-4, critic_warmup=100),
-    Recipe('light-l1', 'ours: EfficientNet-Lite0 encoder, chroma at a quarter of the resolution; L1 only', **_light_net,
+    Recipe('light-l1', f'{_quarter}; L1 only', **_light_net,
            sizes=(96, 128, 128), old=.15, bs=32, clip=1., frozen=5, ema=.998, pretrain_lr=1e-3, gan_epochs=0),
-    Recipe('light-plain', 'ours: EfficientNet-Lite0 encoder, chroma at a quarter of the resolution; L1, then GAN, and nothing else', **_light_net,
+    Recipe('light-plain', f'{_quarter}; L1, then GAN, and nothing else', **_light_net,
            bs=64, ema=.997, pretrain_lr=2e-3, gan_epochs=10))
 recipes = {r.name: r for r in (*_with_critic, *_without_critic, *_light)}
 
@@ -111,11 +125,13 @@ def get_recipe(name, # the name of a recipe, or a `Recipe`
               ) -> Recipe:
     "The recipe of that name; raises `ColorganError` with the names there are"
     if isinstance(name, Recipe): return name
-    if name not in recipes: raise ColorganError(f"there is no recipe {name!r}: choose one of {', '.join(recipes)}")
+    if name not in recipes:
+        raise ColorganError(f"there is no recipe {name!r}: choose one of {', '.join(recipes)}")
     return recipes[name]
 
 # %% ../nbs/08_recipes.ipynb #577ad7c4
-_kinds = {int: 'a whole number of at least 0', float: 'a number of at least 0', tuple: 'numbers, separated by commas', dict: "names and values, as {'chroma': 2}",
+_kinds = {int: 'a whole number of at least 0', float: 'a number of at least 0', tuple: 'numbers, separated by commas',
+          dict: "names and values, as {'chroma': 2}",
           bool: 'True or False', str: 'a text'}
 
 def _fits(kind, v):
@@ -129,11 +145,14 @@ def _fits(kind, v):
 def _value(f, v):
     "`v` as what the field `f` holds; raises `ColorganError` with what it may be"
     if 'choices' in f.metadata and v not in f.metadata['choices']:
-        raise ColorganError(f"{f.name} cannot be {v!r}: choose one of {', '.join(f.metadata['choices'])}")
+        raise ColorganError(f"{f.name} cannot be {v!r}: choose one of "
+                            f"{', '.join(f.metadata['choices'])}")
     said = v
     if isinstance(v, str) and f.type is not str:
         try: v = ast.literal_eval(v)
-        except (ValueError, SyntaxError): raise ColorganError(f'{f.name} cannot be {said!r}: it is {_kinds[f.type]}') from None
+        except (ValueError, SyntaxError):
+            raise ColorganError(f'{f.name} cannot be {said!r}: it is '
+                                f'{_kinds[f.type]}') from None
     if v is None and f.default is None: return None
     v = _fits(f.type, v)
     if v is None: raise ColorganError(f'{f.name} cannot be {said!r}: it is {_kinds[f.type]}')
@@ -145,11 +164,13 @@ _short = dict(loss=('pixel_loss',), lr=('pretrain_lr', 'gen_lr'))
 def replace(recipe, # a `Recipe` or the name of one
             **changes, # fields and their new values; words are turned into numbers where the field holds one
            ) -> Recipe:
-    "A copy with `changes`; `sizes` above a new `size` go. Raises `ColorganError` on an unknown field or an impossible value."
+    "A copy with `changes`; `sizes` above a new `size` go. Raises `ColorganError` on an unknown field or value."
     known = {f.name: f for f in dataclasses.fields(Recipe)}
     changes = {f: v for k, v in changes.items() for f in _short.get(k, (k,))}
     for k in changes:
-        if k not in known: raise ColorganError(f"a recipe has no field {k!r}: choose one of {', '.join((*known, *_short))}")
+        if k not in known:
+            raise ColorganError(f"a recipe has no field {k!r}: choose one of "
+                                f"{', '.join((*known, *_short))}")
     new = dataclasses.replace(get_recipe(recipe), **{k: _value(known[k], v) for k, v in changes.items()})
     if 'size' not in changes or 'sizes' in changes: return new
     return dataclasses.replace(new, sizes=tuple(s for s in new.sizes if s <= new.size))

@@ -16,7 +16,7 @@ import pytest
 from browser import page
 from PIL import Image
 
-from colorgan.use.app import app as module
+import colorgan.use.app as module
 from colorgan.use.app import app
 from colorgan.cli import main
 from colorgan.colorizer import colorize

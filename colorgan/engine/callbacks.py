@@ -22,6 +22,7 @@ from ..colour.metrics import colour_scores
 from ..core import ColorganError, make_folder, write_whole
 from .distributed import all_reduce_max, rank
 from .order import LinkedCallback, order_of
+from ..nets.blocks import evaluating
 from ..visualize import loss_curves, show_sheet
 
 # %% ../../nbs/engine/01_callbacks.ipynb #3dcc0135
@@ -94,10 +95,8 @@ class ColourMetrics(LinkedCallback):
     def look(self):
         "Measure the generator as it is now"
         gen, (x, y) = getattr(self.model, 'gen', self.model), self.batch
-        was_training, parts = gen.training, []
-        gen.eval()
-        for a, b in zip(x.split(32), y.split(32)): parts.append(colour_scores(self.dls.space, a, gen(a), b))
-        gen.train(was_training)
+        with evaluating(gen):
+            parts = [colour_scores(self.dls.space, a, gen(a), b) for a, b in zip(x.split(32), y.split(32))]
         means = torch.stack([torch.cat([p[k] for p in parts]).mean() for k in self.keys])
         self.history.append(dict(step=self.train_iter, **dict(zip(self.keys, means.tolist()))))
 
@@ -113,16 +112,11 @@ def first_photos(dl, # a `DataLoader` of `(x, y)`
     return torch.cat(xs)[:n], torch.cat(ys)[:n]
 
 # %% ../../nbs/engine/01_callbacks.ipynb #7ee7046a
-@torch.no_grad()
 def predict_rgb(gen, # a generator
                 x, # what it sees, network range
                ): # RGB in [0, 1] of shape `(n, 3, h, w)`, on the CPU
     "What the generator predicts for `x`, in evaluation mode"
-    was_training = gen.training
-    gen.eval()
-    rgb = gen.space.decode(x, gen(x)).cpu()
-    gen.train(was_training)
-    return rgb
+    with evaluating(gen): return gen.space.decode(x, gen(x)).cpu()
 
 # %% ../../nbs/engine/01_callbacks.ipynb #6c101727
 def save_image(im, # PIL image

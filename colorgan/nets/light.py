@@ -20,22 +20,23 @@ from .encoder import AsImageNet, even_convs, timm_net
 # %% ../../nbs/nets/03_light.ipynb #b62acd2d
 @cache
 def ab_bins(step=10): # side of a bin, in units of a and b
-    "Centres, in network range, of the squares of the ab plane that hold a colour of sRGB: a tensor of shape `(bins, 2)`"
+    "Centres, in network range, of the squares of the ab plane that hold a colour of sRGB: shape `(bins, 2)`"
     v = torch.linspace(0, 1, 33)
     ab = rgb_to_lab(torch.cartesian_prod(v, v, v).T[:, None])[1:, 0]
     return (ab / step).round().T.unique(dim=0) * step / AB_HALF
 
 # %% ../../nbs/nets/03_light.ipynb #0ed25f38
 class AnnealedMean(nn.Module):
-    "Scores of the bins, `(n, bins, h, w)`, to the mean colour after sharpening, `(n, 2, h, w)` (Zhang et al. 2016, arXiv:1603.08511)"
+    "Scores of the bins, `(n, bins, h, w)`, to the sharpened mean colour, `(n, 2, h, w)` (arXiv:1603.08511)"
     def __init__(self, bins, # centres, `(bins, 2)`
                  T=.38): # 1: the plain mean, greyish; towards 0: the likeliest bin, patchy
         super().__init__()
         self.T = T
         self.register_buffer('bins', bins, persistent=False)
-    def forward(self, logits): return torch.einsum('nkhw,kc->nchw', (logits / self.T).softmax(1), self.bins)
+    def forward(self, logits):
+        return torch.einsum('nkhw,kc->nchw', (logits / self.T).softmax(1), self.bins)
     def nearest(self, ab):
-        "Index of the bin of each colour: `(n, 2, h, w)` in network range to `(n, h, w)`, the target of a cross entropy on the scores"
+        "Index of each colour's bin, `(n, 2, h, w)` in network range to `(n, h, w)`: the target of a cross entropy"
         n, _, h, w = ab.shape
         return torch.cdist(ab.flatten(2).transpose(1, 2), self.bins[None]).argmin(-1).view(n, h, w)
 
@@ -49,7 +50,8 @@ class LightNet(nn.Module):
         cfg = encoder.pretrained_cfg
         self.grey, self.encoder = AsImageNet(cfg['mean'], cfg['std']), encoder
         self.chroma = chroma
-        self.neck = nn.Sequential(nn.Conv2d(skips[-1], widths[0], 1), AttentionBlock(widths[0]))
+        self.neck = nn.Sequential(nn.Conv2d(skips[-1], widths[0], 1),
+                                  AttentionBlock(widths[0]))
         steps = zip(widths, skips[-2::-1], widths[1:])
         self.ups = nn.ModuleList(UpBlock(ni, skip, no, norm) for ni, skip, no in steps)
         self.paint = AnnealedMean(ab_bins()) if head == 'bins' else nn.Identity()
@@ -66,7 +68,8 @@ class LightNet(nn.Module):
         "a and b at stride `chroma`"
         return self.paint(self.logits(x))
     def forward(self, x):
-        return F.interpolate(self.small(x), scale_factor=float(self.chroma), mode='bilinear', align_corners=False)
+        return F.interpolate(self.small(x), scale_factor=float(self.chroma), mode='bilinear',
+                             align_corners=False)
 
 # %% ../../nbs/nets/03_light.ipynb #66bbd9b2
 def light_net(n_out=2, # a and b: the light generator predicts nothing else
@@ -77,9 +80,13 @@ def light_net(n_out=2, # a and b: the light generator predicts nothing else
               norm='batch', # of the decoder: 'batch', 'instance' or None
               head='ab'): # 'ab' predicts colours; 'bins' scores those of `ab_bins`
     "The light generator: `(n, 1, h, w)` to `(n, 2, h, w)`; sides must be multiples of 32"
-    if n_out != 2: raise ColorganError('the light generator predicts a and b below full resolution: it needs the space lab')
-    if chroma not in (2, 4): raise ColorganError(f'chroma can be predicted at stride 2 or 4, not {chroma}')
-    if head not in ('ab', 'bins'): raise ColorganError(f"there is no head {head!r}: choose 'ab' or 'bins'")
+    if n_out != 2:
+        raise ColorganError('the light generator predicts a and b below full resolution: '
+                            'it needs the space lab')
+    if chroma not in (2, 4):
+        raise ColorganError(f'chroma can be predicted at stride 2 or 4, not {chroma}')
+    if head not in ('ab', 'bins'):
+        raise ColorganError(f"there is no head {head!r}: choose 'ab' or 'bins'")
     widths = [8 * max(1, round(w * width / 8)) for w in (224, 144, 96, 64, 32)]
     body = timm_net(encoder, pretrained, features_only=True)
     return LightNet(even_convs(body), widths[:4 if chroma == 4 else 5], chroma, norm, head)

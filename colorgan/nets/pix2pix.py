@@ -39,7 +39,8 @@ class Pix2PixUnet(nn.Module):
         ins = [c[-1], *(2 * o for o in c[-2:0:-1])] # all but the first get a skip as well
         up = enumerate(zip(ins, c[-2::-1]))
         self.ups = nn.ModuleList(_up(ni, no, norm, dropout if 0 < i < 4 else 0., slope) for i, (ni, no) in up)
-        self.last = nn.Sequential(nn.LeakyReLU(slope), nn.ConvTranspose2d(2 * c[0], n_out, 4, 2, 1), nn.Tanh())
+        self.last = nn.Sequential(nn.LeakyReLU(slope),
+                                  nn.ConvTranspose2d(2 * c[0], n_out, 4, 2, 1), nn.Tanh())
     def forward(self, x):
         skips = []
         for down in self.downs:
@@ -56,7 +57,8 @@ def pix2pix_unet(n_out=2, # channels to predict
                  size=256, # side of the photos: halved eight times, or as often as it goes
                  base=64, # channels after the first halving
                  slope=0.): # of the decoder's activation below zero: 0 is ReLU, .2 the encoder's LeakyReLU
-    "The pix2pix U-Net: `(n, 1, h, w)` to `(n, n_out, h, w)` in [-1, 1]; sides must be multiples of 2 to the number of halvings"
+    "The pix2pix U-Net: `(n, 1, h, w)` to `(n, n_out, h, w)` in [-1, 1]; sides are multiples of 2 ** halvings"
     n_down = min(8, int(math.log2(max(size, 1))))
-    if n_down < 2: raise ColorganError(f'the pix2pix U-Net needs photos of at least 4×4, got size {size}')
+    if n_down < 2:
+        raise ColorganError(f'the pix2pix U-Net needs photos of at least 4×4, got size {size}')
     return init_normal(Pix2PixUnet(n_out, norm, dropout, n_down, base, slope))

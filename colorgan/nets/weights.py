@@ -25,7 +25,7 @@ def versions():
 
 # %% ../../nbs/nets/05_weights.ipynb #fd1a220b
 def tensors_of(gen, fp16=False):
-    "The generator's parameters and buffers as plain CPU tensors that share no memory; matrices at half precision if `fp16`"
+    "Parameters and buffers as plain CPU tensors that share no memory; matrices at half precision if `fp16`"
     import torch
     def plain(t):
         t = t.detach().as_subclass(torch.Tensor).to('cpu', copy=True).contiguous()
@@ -59,8 +59,11 @@ def _from_hub(name, # 'owner/name'
     from colorgan.photos.sources import data_folder
     folder = data_folder()/'models'/name
     try:
-        for file in ('model.safetensors', 'model.json'): fetch(url.format(name, file), folder/file)
-    except ColorganError as e: raise ColorganError(f'there is no folder {name}, and no such model could be fetched from Hugging Face: {e}') from e
+        for file in ('model.safetensors', 'model.json'):
+            fetch(url.format(name, file), folder/file)
+    except ColorganError as e:
+        raise ColorganError(f'there is no folder {name}, and no such model could be fetched from '
+                            f'Hugging Face: {e}') from e
     return folder
 
 # %% ../../nbs/nets/05_weights.ipynb #efacc304
@@ -71,7 +74,7 @@ def bundled_weights() -> dict: # name: folder
     return {f.parent.name: f.parent for f in sorted(here.glob('*/model.json'))}
 
 # %% ../../nbs/nets/05_weights.ipynb #ccae8b6c
-def find_weights(weights, # a model folder, a run, a `model.safetensors`, the name of bundled weights, or 'owner/name' on the Hugging Face Hub
+def find_weights(weights, # a model folder, a run, a `model.safetensors`, a bundled name, or 'owner/name' on the Hub
                 ) -> Path: # the model folder
     "The folder that holds these weights; raises `ColorganError` with what was looked for"
     p, names = Path(weights), bundled_weights()
@@ -79,12 +82,14 @@ def find_weights(weights, # a model folder, a run, a `model.safetensors`, the na
         if (d/'model.json').is_file() and (d/'model.safetensors').is_file(): return d
     if str(weights) in names: return names[str(weights)]
     if _is_hub_id(weights): return _from_hub(str(weights))
-    known = 'give a model folder' + (f", a run, or one of the bundled names ({', '.join(names)})" if names else ' or a run')
-    if p.is_file() and p.name != 'model.safetensors': raise ColorganError(f'{p} is not a model: {known}')
+    known = f"give a model folder, a run, or one of the bundled names ({', '.join(names)})"
+    if p.is_file() and p.name != 'model.safetensors':
+        raise ColorganError(f'{p} is not a model: {known}')
     if not p.exists(): raise ColorganError(f'there are no weights at {p}: {known}')
     d = p.parent if p.is_file() else p
     missing = ' and '.join(f for f in ('model.safetensors', 'model.json') if not (d/f).is_file())
-    raise ColorganError(f'{d} holds no trained model: {missing} missing (a run holds its model once a stage is finished)')
+    raise ColorganError(f'{d} holds no trained model: {missing} missing (a run holds its model once a stage '
+                        'is finished)')
 
 # %% ../../nbs/nets/05_weights.ipynb #48b7800c
 def read_model_json(weights, # as `find_weights` takes them
@@ -92,10 +97,13 @@ def read_model_json(weights, # as `find_weights` takes them
     "What `model.json` says; raises `ColorganError` if it cannot be understood"
     f = find_weights(weights)/'model.json'
     try: info = json.loads(f.read_text(encoding='utf-8'))
-    except ValueError as e: raise ColorganError(f'{f} is not JSON: the file is damaged, copy it again') from e
-    if not isinstance(info, dict) or not isinstance(info.get('recipe'), dict): raise ColorganError(f'{f} does not say which recipe the weights belong to')
+    except ValueError as e:
+        raise ColorganError(f'{f} is not JSON: the file is damaged, copy it again') from e
+    if not isinstance(info, dict) or not isinstance(info.get('recipe'), dict):
+        raise ColorganError(f'{f} does not say which recipe the weights belong to')
     try: return {**info, 'recipe': recipe_from(info['recipe'])}
-    except ColorganError as e: raise ColorganError(f'{f} comes from another version of colorgan: {e}') from e
+    except ColorganError as e:
+        raise ColorganError(f'{f} comes from another version of colorgan: {e}') from e
 
 # %% ../../nbs/nets/05_weights.ipynb #a029f4c8
 def load_tensors(weights, # as `find_weights` takes them
@@ -105,7 +113,9 @@ def load_tensors(weights, # as `find_weights` takes them
     from safetensors.torch import load_file
     f = find_weights(weights)/'model.safetensors'
     try: state = load_file(f)
-    except (SafetensorError, OSError, ValueError) as e: raise ColorganError(f'{f} is not a safetensors file, or is cut off: copy or train it again') from e
+    except (SafetensorError, OSError, ValueError) as e:
+        raise ColorganError(f'{f} is not a safetensors file, or is cut off: copy or '
+                            'train it again') from e
     return {k: t.float() if t.is_floating_point() else t for k, t in state.items()}
 
 # %% ../../nbs/nets/05_weights.ipynb #6f5fbd28
@@ -115,11 +125,15 @@ def fill(gen, # a generator
         ):
     "Copy `state` into `gen` if every name and shape fits; else raise `ColorganError` with the first that does not"
     own = gen.state_dict()
-    odd = [k for k in own if k not in state] + [k for k in state if k not in own] + [k for k in own if k in state and own[k].shape != state[k].shape]
+    odd = [k for k in own if k not in state] + [k for k in state if k not in own]
+    odd += [k for k in own if k in state and own[k].shape != state[k].shape]
     if odd:
         k, n = odd[0], len(odd) - 1
-        said = 'is missing' if k not in state else 'is not part of the network' if k not in own else f'has shape {tuple(state[k].shape)}, not {tuple(own[k].shape)}'
-        raise ColorganError(f'{what} belong to another recipe: {k} {said}' + (f', and {n} more do not fit' if n else ''))
+        if k not in state: said = 'is missing'
+        elif k not in own: said = 'is not part of the network'
+        else: said = f'has shape {tuple(state[k].shape)}, not {tuple(own[k].shape)}'
+        more = f', and {n} more do not fit' if n else ''
+        raise ColorganError(f'{what} belong to another recipe: {k} {said}{more}')
     gen.load_state_dict(state)
     return gen
 
@@ -130,7 +144,8 @@ def load_model(weights, # as `find_weights` takes them
     "The trained generator; raises `ColorganError` in one sentence if it cannot be had"
     from colorgan.generator import create_gen
     recipe = read_model_json(weights)['recipe']
-    gen = fill(create_gen(recipe, pretrained=False), load_tensors(weights), f'the weights in {find_weights(weights)}')
+    gen = fill(create_gen(recipe, pretrained=False), load_tensors(weights),
+               f'the weights in {find_weights(weights)}')
     gen.recipe = recipe
     return gen.to(device or 'cpu').eval()
 
@@ -146,15 +161,16 @@ def blend(weights, # a model, as `find_weights` takes them
     return fill(gen, {k: t.lerp(first[k], share) if t.is_floating_point() else first[k] for k, t in state.items()})
 
 # %% ../../nbs/nets/05_weights.ipynb #794a8318
-_SCORES = {'ab': ('mean ab distance', 'grey'), 'psnr': ('PSNR, dB', 'grey'), 'de2000': ('CIEDE2000', 'grey'), 'cf': ('colourfulness', 'truth'),
+_SCORES = {'ab': ('mean ab distance', 'grey'), 'psnr': ('PSNR, dB', 'grey'), 'de2000': ('CIEDE2000', 'grey'),
+           'cf': ('colourfulness', 'truth'),
            'frechet': ('Fréchet (Lite0)', 'grey')}
 
-def _score_table(figures: dict, # name of a set of photos: what `evaluate` returned for it
+def _score_table(scores: dict, # name of a set of photos: what `evaluate` returned for it
                 ) -> str: # Markdown
-    "The figures of one model on several sets, with the 95 % intervals of ab, and what stands beside them"
+    "The scores of one model on several sets, with the 95 % intervals of ab, next to those of grey or of the truth"
     head = ['photos', 'n', *(f'{name} ({beside})' for name, beside in _SCORES.values())]
     rows = [head, ['---'] * len(head)]
-    for name, r in figures.items():
+    for name, r in scores.items():
         cell = lambda k, r=r: f"{r[k]:.2f} ({r[f'{k}_{_SCORES[k][1]}']:.2f})" if k in r else ''
         ab = '{:.2f} to {:.2f}'.format(*r['ci']['ab'])
         rows.append([name, str(r['n']), cell('ab').replace(' (', f', {ab} ('), *(cell(k) for k in list(_SCORES)[1:])])
@@ -187,11 +203,12 @@ Recipe `{recipe}`: {source}. Trained on {data}.
 
 # %% ../../nbs/nets/05_weights.ipynb #26d05ae3
 _CARD = _ABOUT + '''
-## Figures
+## Scores
 
-On photos that were never trained on, each judged at its own size; grey's or the truth's figure in brackets (`colorgan evaluate PHOTOS --weights {name} --json FILE`):
+On photos that were never trained on, each judged at its own size; in brackets, the score of grey photos or of the truth
+(`colorgan evaluate PHOTOS --weights {name} --json FILE`):
 
-{figures}
+{scores}
 
 ## Limits
 
@@ -199,40 +216,45 @@ On photos that were never trained on, each judged at its own size; grey's or the
 '''
 
 # %% ../../nbs/nets/05_weights.ipynb #c72264b0
-_LIMITS = '''The network guesses. It does not know what colour a coat, a flag or a wall had, and it prefers what it has often seen: blue skies, green leaves, and
-brown for what it does not know. Its colours must not be taken for evidence: not for the identity, origin or complexion of people,
-not in court, not in medicine, not in the study of sources. Say that a photo has been colorized when you show it.'''
+_LIMITS = '''The network guesses. It does not know what colour a coat, a flag or a wall had, and it prefers what it has
+often seen: blue skies, green leaves, and brown for what it does not know. Its colours must not be taken for evidence:
+not for the identity, origin or complexion of people, not in court, not in medicine, not in the study of sources.
+Say that a photo has been colorized when you show it.'''
 
 # %% ../../nbs/nets/05_weights.ipynb #ba3f540d
 def model_card(weights, # a model folder, a run, or the name of bundled weights
-               figures: dict, # name of a set of photos: what `evaluate` returned for it
+               scores: dict, # name of a set of photos: what `evaluate` returned for it
                name=None, # what the weights are called where they are published; None: as the folder
                limits='', # known failures, Markdown; what no colorizer can do is said anyway
               ) -> str: # Markdown
     "The card of a model: `about`, `data` and `command` come from its `model.json`"
     info, folder = read_model_json(weights), find_weights(weights)
     facts = {k: info.get(k) or f'(its `model.json` has no `{k}`)' for k in ('about', 'data', 'command')}
-    return _CARD.format(name=name or folder.name, recipe=info['recipe'].name, source=info['recipe'].source, figures=_score_table(figures),
-                       limits=f'{limits}\n\n{_LIMITS}'.strip(), **facts)
+    return _CARD.format(name=name or folder.name, recipe=info['recipe'].name, source=info['recipe'].source,
+                        scores=_score_table(scores),
+                        limits=f'{limits}\n\n{_LIMITS}'.strip(), **facts)
 
 # %% ../../nbs/nets/05_weights.ipynb #f092ca4c
 _FILES = 'model.safetensors', 'model.json', 'model.onnx', 'README.md'
 
 def publish(weights, # a model folder, or a run
             repo, # where to: 'owner/name' on the Hugging Face Hub
-            figures: dict, # see `model_card`
+            scores: dict, # see `model_card`
             limits='', # see `model_card`
             token=None, # None: the one that `huggingface-cli login` has stored
             api=None, # None: `huggingface_hub.HfApi`
            ) -> str: # the page of the model
     "Write the card of a model into its folder and upload both; raises `ColorganError` if that cannot be done"
     folder = find_weights(weights)
-    write_whole(folder/'README.md', model_card(folder, figures, repo, limits).encode())
+    write_whole(folder/'README.md', model_card(folder, scores, repo, limits).encode())
     if api is None:
         from huggingface_hub import HfApi
         api = HfApi(token=token)
     try:
         api.create_repo(repo, exist_ok=True)
-        api.upload_folder(repo_id=repo, folder_path=str(folder), allow_patterns=list(_FILES), commit_message='A colorizer trained with colorgan')
-    except Exception as e: raise ColorganError(f"{repo} cannot be published: {' '.join(str(e).split())[:200]}") from e
+        api.upload_folder(repo_id=repo, folder_path=str(folder), allow_patterns=list(_FILES),
+                          commit_message='A colorizer trained with colorgan')
+    except Exception as e:
+        raise ColorganError(f"{repo} cannot be published: "
+                            f"{' '.join(str(e).split())[:200]}") from e
     return f'https://huggingface.co/{repo}'

@@ -25,7 +25,10 @@ def _plain_decoder(ni, # channels that come in
     for i, no in enumerate(steps):
         if no == 'up': layers.append(nn.Upsample(scale_factor=2., mode='nearest'))
         else:
-            layers += [nn.Conv2d(ni, no, 3, 1, 1)] if i == last else [nn.Conv2d(ni, no, 3, 1, 1, bias=False), nn.BatchNorm2d(no), nn.ReLU()]
+            if i == last: layers.append(nn.Conv2d(ni, no, 3, 1, 1))
+            else:
+                layers += [nn.Conv2d(ni, no, 3, 1, 1, bias=False), nn.BatchNorm2d(no),
+                           nn.ReLU()]
             ni = no
     return nn.Sequential(*layers)
 
@@ -42,7 +45,7 @@ class ShallowNet(nn.Module):
 def shallow_net(n_out=2, # channels to predict
                 pretrained=True, # True: ImageNet weights if they can be had; False: random; or a file of weights
                ):
-    "The first six children of ResNet18 and a decoder without skips: `(n, 1, h, w)` to `(n, n_out, h, w)`; sides must be multiples of 8"
+    "The beginning of ResNet18, a decoder without skips: `(n, 1, h, w)` to `(n, n_out, h, w)`; sides: multiples of 8"
     encoder = nn.Sequential(*list(torchvision_net('resnet18', pretrained).children())[:6])
     return ShallowNet(encoder, _plain_decoder(128, 128, 'up', 64, 64, 'up', 32, n_out, 'up'))
 
@@ -53,9 +56,11 @@ class Fusion(nn.Module):
     def __init__(self, classifier, n_out, look):
         super().__init__()
         cfg = classifier.pretrained_cfg
-        self.grey, self.look, self.classifier = AsImageNet(cfg['mean'], cfg['std']), look, classifier.eval().requires_grad_(False)
+        self.grey, self.look = AsImageNet(cfg['mean'], cfg['std']), look
+        self.classifier = classifier.eval().requires_grad_(False)
         widths, layers = (1, 64, 128, 128, 256, 256, 512, 512, 256), []
-        for i, (ni, no) in enumerate(zip(widths, widths[1:])): layers += [nn.Conv2d(ni, no, 3, 2 if i in (0, 2, 4) else 1, 1), nn.ReLU()]
+        for i, (ni, no) in enumerate(zip(widths, widths[1:])):
+            layers += [nn.Conv2d(ni, no, 3, 2 if i in (0, 2, 4) else 1, 1), nn.ReLU()]
         self.body, self.fuse = nn.Sequential(*layers), nn.Conv2d(256 + cfg['num_classes'], 256, 1)
         self.decoder = _plain_decoder(256, 128, 'up', 64, 64, 'up', 32, n_out, 'up')
     def train(self, mode=True):
@@ -64,7 +69,10 @@ class Fusion(nn.Module):
         return self
     def forward(self, x):
         y = self.body(x)
-        with torch.no_grad(): said = self.classifier(self.grey(F.interpolate(x, (self.look, self.look), mode='bilinear', align_corners=False)))
+        with torch.no_grad():
+            seen = F.interpolate(x, (self.look, self.look), mode='bilinear',
+                                 align_corners=False)
+            said = self.classifier(self.grey(seen))
         said = said[:, :, None, None].expand(-1, -1, *y.shape[-2:])
         return self.decoder(self.fuse(torch.cat([y, said], 1)).relu())
 
@@ -85,12 +93,14 @@ def _vgg_features(name, # 'vgg16' or 'vgg19'
     "The convolutions of torchvision's VGG, without the classifier, which is 20 times larger"
     layers = vgg.make_layers(vgg.cfgs[{'vgg16': 'D', 'vgg19': 'E'}[name]])
     for m in layers:
-        if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, nonlinearity='relu'), nn.init.zeros_(m.bias)
+        if isinstance(m, nn.Conv2d):
+            nn.init.kaiming_normal_(m.weight, nonlinearity='relu'), nn.init.zeros_(m.bias)
     return from_torchvision(layers, name, pretrained, 'features.')
 
 # %% ../../nbs/nets/04_zoo.ipynb #0d130f9d
 class Sample(nn.Module):
-    "Means and log variances, `(n, 2c, h, w)`, to a draw of `(n, c, h, w)` while training, else the means; `kl` is the divergence of the last draw's distribution from N(0, 1)"
+    "Means and log variances, `(n, 2c, h, w)`, to a draw `(n, c, h, w)`, or in evaluation the means"
+    # `kl`: how far the last draw's distribution is from N(0, 1)
     kl = None
     def forward(self, x):
         mean, logvar = x.chunk(2, 1)
@@ -115,8 +125,10 @@ class Latent(nn.Module):
         self.grey, self.encoder = AsImageNet(), encoder
         self.to_latent = _latent_conv(512, latent, size // 32, variational)
         ups = [nn.ConvTranspose2d(latent, c[0], 4, 1, 0)]
-        for ni, no in zip(c, c[1:]): ups += [nn.BatchNorm2d(ni), nn.ReLU(), nn.ConvTranspose2d(ni, no, 4, 2, 1)]
-        self.decoder = nn.Sequential(*ups, nn.BatchNorm2d(c[-1]), nn.ReLU(), nn.ConvTranspose2d(c[-1], n_out, 4, 2, 1), nn.Tanh())
+        for ni, no in zip(c, c[1:]):
+            ups += [nn.BatchNorm2d(ni), nn.ReLU(), nn.ConvTranspose2d(ni, no, 4, 2, 1)]
+        self.decoder = nn.Sequential(*ups, nn.BatchNorm2d(c[-1]), nn.ReLU(), nn.ConvTranspose2d(c[-1], n_out, 4, 2, 1),
+                                     nn.Tanh())
     def forward(self, x): return self.decoder(self.to_latent(self.encoder(self.grey(x))))
 
 # %% ../../nbs/nets/04_zoo.ipynb #c69ebcf6
@@ -148,7 +160,8 @@ class SaganUnet(nn.Module):
     def __init__(self, encoder, n_out, widths, residual=False, variational=False):
         super().__init__()
         self.grey, self.encoder = AsImageNet(), encoder
-        self.neck, Up = _latent_conv(512, 512, 1, True) if variational else nn.Identity(), ResidualUp if residual else UpBlock
+        self.neck = _latent_conv(512, 512, 1, True) if variational else nn.Identity()
+        Up = ResidualUp if residual else UpBlock
         skips = (512, 512, 256, 128, 64)
         self.ups = nn.ModuleList(spectral_convs(Up(ni, s, no)) for ni, s, no in zip((512, *widths), skips, widths))
         self.last = spectral_convs(nn.Sequential(SelfAttention(widths[-1]), nn.Conv2d(widths[-1], n_out, 3, 1, 1)))
@@ -168,7 +181,7 @@ def sagan_unet(n_out=3, # channels to predict
                variational=False, # draw the smallest map, while training, from what the encoder says
                pretrained=True, # True: ImageNet weights if they can be had; False: random; or a file of weights
               ):
-    "A VGG19 U-Net with spectral norm and self-attention: `(n, 1, h, w)` to `(n, n_out, h, w)` in [-1, 1]; sides must be multiples of 32"
+    "VGG19 U-Net, spectral norm, attention: `(n, 1, h, w)` to `(n, n_out, h, w)` in [-1, 1]; sides: multiples of 32"
     widths = [8 * max(1, round(w * width / 8)) for w in (512, 256, 128, 64, 64)]
     return SaganUnet(_vgg_features('vgg19', pretrained), n_out, widths, residual, variational)
 

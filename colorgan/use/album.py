@@ -46,7 +46,7 @@ def _plan(inputs, # photos, folders and zips
          format=None, # suffix of the results without the dot, as 'png'; None: the photo's own
          suffix='', # what to add to the stems
         ) -> list: # a `_Job` for each photo
-    "What is read from where and written to where; raises `ColorganError` if an input is missing or would be written over"
+    "What is read and written where; raises `ColorganError` if an input is missing or would be written over"
     out, jobs = Path(out), []
     if format: format_of(f'x.{format}')
     inputs = [Path(i) for i in ([inputs] if isinstance(inputs, (str, os.PathLike)) else inputs)]
@@ -54,7 +54,9 @@ def _plan(inputs, # photos, folders and zips
         if not i.exists(): raise ColorganError(f'there is no {label(i)}')
         inside = i.is_dir() or i.suffix.lower() == '.zip'
         if not inside: jobs.append(_Job(i, _target(i.name, out, format, suffix)))
-        else: jobs += [_Job(r, _target(_named(r, i), out, format, suffix)) for r in photo_files(i) if not _is_result(r, i, out, suffix)]
+        else:
+            photos = [r for r in photo_files(i) if not _is_result(r, i, out, suffix)]
+            jobs += [_Job(r, _target(_named(r, i), out, format, suffix)) for r in photos]
     if len(jobs) == 1 and not inside and out.suffix.lower() in suffixes | {*writable} and not out.is_dir():
         format_of(out)
         jobs[0].dst = out
@@ -71,12 +73,18 @@ def _is_result(src, folder, out, suffix):
 # %% ../../nbs/use/00_album.ipynb #6e4b2473
 def _check_targets(jobs, out):
     "Raise `ColorganError` if a photo would be written over, or two results would be written to one place"
-    if out.is_file() and [j.dst for j in jobs] != [out]: raise ColorganError(f'{label(out)} is a file: give a folder to write {len(jobs)} photos to')
+    if out.is_file() and [j.dst for j in jobs] != [out]:
+        raise ColorganError(f'{label(out)} is a file: give a folder to write '
+                            f'{len(jobs)} photos to')
     sources, seen = {os.path.realpath(j.src) for j in jobs if not hasattr(j.src, 'zip')}, {}
     for j in jobs:
         place = os.path.realpath(j.dst)
-        if place in sources: raise ColorganError(f'{label(j.dst)} is a photo to be read, and would be written over: give another place')
-        if place in seen: raise ColorganError(f'{label(j.src)} and {label(seen[place])} would both be written to {label(j.dst)}')
+        if place in sources:
+            raise ColorganError(f'{label(j.dst)} is a photo to be read, and would be '
+                                'written over: give another place')
+        if place in seen:
+            raise ColorganError(f'{label(j.src)} and {label(seen[place])} would both be '
+                                f'written to {label(j.dst)}')
         seen[place] = j.src
 
 # %% ../../nbs/use/00_album.ipynb #c8016241
@@ -97,7 +105,8 @@ class _Progress:
         now = time.perf_counter()
         if self.show and (now - self.shown > .1 or self.done == self.total):
             self.shown, bar = now, '█' * (30 * self.done // self.total)
-            print(f'\r{bar:░<30} {self.done}/{self.total}  {self.rate():.1f} photos/s ', end='', file=sys.stderr, flush=True)
+            print(f'\r{bar:░<30} {self.done}/{self.total}  {self.rate():.1f} photos/s ', end='', file=sys.stderr,
+                  flush=True)
     def rate(self): return self.done / max(1e-9, time.perf_counter() - self.start)
     def close(self):
         if self.show and self.done: print(file=sys.stderr)
@@ -143,7 +152,7 @@ def _succeeded(future, job, report):
 
 # %% ../../nbs/use/00_album.ipynb #e644f28a
 def _run(album, jobs, report, bar, most=64, pixels=24e6):
-    "Colorize `jobs`: while one photo is in the network, another is read or written; at most `most` photos are under way, with at most so many `pixels`"
+    "Colorize `jobs`, several at once: at most `most` photos are under way, with at most so many `pixels`"
     pool, under_way = ThreadPoolExecutor(min(4, cores())), deque()
     def finish():
         job, future, _ = under_way.popleft()
@@ -167,7 +176,8 @@ def _for_many(colorizer):
 # %% ../../nbs/use/00_album.ipynb #a332fc72
 def _settings(saturation, quality, subsampling, hints):
     "What an `_Album` is told, checked"
-    return dict(saturation=check_number('saturation', saturation, 0, 10), quality=check_number('quality', quality, 1, 100, int),
+    return dict(saturation=check_number('saturation', saturation, 0, 10),
+                quality=check_number('quality', quality, 1, 100, int),
                 subsampling=check_subsampling(subsampling), hints=list(hints))
 
 # %% ../../nbs/use/00_album.ipynb #1ef65676
@@ -183,10 +193,11 @@ def colorize_files(inputs, # photos, folders and zips: a path or a list of paths
                    overwrite=False, # colorize again what is there already in the folder
                    progress=True, # show a progress bar, on a terminal
                   ) -> Report:
-    "Colorize photos into files. One that cannot be read does not keep the others from being colorized: the report says why."
+    "Colorize photos into files. One that cannot be read does not stop the others: the report says why."
     settings = _settings(saturation, quality, subsampling, hints)
     jobs, report = _plan(inputs, out, format, suffix), Report()
-    if hints and len(jobs) > 1: raise ColorganError(f'hints are for one photo, and there are {len(jobs)}')
+    if hints and len(jobs) > 1:
+        raise ColorganError(f'hints are for one photo, and there are {len(jobs)}')
     todo = jobs if overwrite or [j.dst for j in jobs] == [Path(out)] else [j for j in jobs if not j.dst.exists()]
     report.there = len(jobs) - len(todo)
     if not todo: return report
@@ -208,7 +219,8 @@ def colorize_pipe(src, # a photo, as `read_pages` takes it: an open file, for ex
     settings = _settings(saturation, quality, subsampling, hints)
     if format: format_of(f'x.{format}')
     if hasattr(src, 'read'): src = src.read()
-    with reading(src), open_image(src) as im: own = next((s for s, f in writable.items() if f == im.format), '.png')
+    with reading(src), open_image(src) as im:
+        own = next((s for s, f in writable.items() if f == im.format), '.png')
     colorizer = weights if isinstance(weights, Colorizer) else Colorizer(weights, size, device)
     job = _Job(src, Path(f'x.{format}' if format else f'x{own}'))
     return _Album(colorizer, **settings).content(job)

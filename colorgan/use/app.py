@@ -38,7 +38,8 @@ class Painting:
                  name, # of the file
                  side=1200): # of the smaller one, in pixels
         try: image = read_photo(src).image
-        except ColorganError as e: raise ColorganError(str(e).replace('the input', name)) from e
+        except ColorganError as e:
+            raise ColorganError(str(e).replace('the input', name)) from e
         self.src, self.name, self.size, self.hints = src, name, image.size, []
         self.small = image.copy()
         self.small.thumbnail((side, side))
@@ -73,7 +74,8 @@ def _img(im, kind, alt, more=''):
     url = data_url(encode(im, 'JPEG', 88))
     return f'<img class="{kind}" src="{url}" alt="{alt}" decoding="sync" draggable="false" {more}>'
 
-_PLACE = """const r = this.getBoundingClientRect(), t = this.closest('.colorgan-app').querySelector('.colorgan-place input');
+_PLACE = """const r = this.getBoundingClientRect();
+const t = this.closest('.colorgan-app').querySelector('.colorgan-place input');
 t.value = [(event.clientX - r.left) / r.width, (event.clientY - r.top) / r.height, Date.now()].join(' ');
 for (const e of ['input', 'change']) t.dispatchEvent(new Event(e, {bubbles: true}))"""
 _CUT = "this.closest('.colorgan-app').style.setProperty('--cut', this.value + '%')"
@@ -89,10 +91,12 @@ def _picture(before, after, # photos of the same size
     if placing: over, onload = f'<div class="spot" onclick="{escape(_PLACE)}"></div>', ''
     else:
         label = 'Compare: before on the left, in colour on the right'
-        over = f'<input class="cut" type="range" min="0" max="100" step="any" value="50" aria-label="{label}" oninput="{escape(_CUT)}">'
+        over = ('<input class="cut" type="range" min="0" max="100" step="any" value="50" '
+                f'aria-label="{label}" oninput="{escape(_CUT)}">')
         onload = f'onload="{escape(_UNCUT)}"'
     pair = _img(before, 'before', 'The photo before') + _img(after, 'after', 'The photo in colour', onload)
-    return f'<div class="pair{" placing" * placing}" style="--shape:{before.width / before.height:.4f}">{pair}<i></i>{dots}{over}</div>'
+    shape = before.width / before.height
+    return f'<div class="pair{" placing" * placing}" style="--shape:{shape:.4f}">{pair}<i></i>{dots}{over}</div>'
 
 # %% ../../nbs/use/02_app.ipynb #066dc66c
 _CLICK = "if (Math.abs(Date.now() / 1000 - {now:.0f}) < 60) this.previousElementSibling.click()"
@@ -109,7 +113,8 @@ def _save_link(name, content, # of the file
 def _choices(folder): # where runs and models are looked for, or None
     "Weights by name: the bundled ones, and those in the folder"
     found = sorted([p.parent for d in ('*', '*/model') for p in Path(folder).glob(f'{d}/model.json')]) if folder else []
-    return bundled_weights() | {(p.parent if p.name == 'model' else p).name: p for p in found if (p/'model.safetensors').is_file()}
+    found = [p for p in found if (p/'model.safetensors').is_file()]
+    return bundled_weights() | {(p.parent if p.name == 'model' else p).name: p for p in found}
 
 # %% ../../nbs/use/02_app.ipynb #4248f714
 def _own_samples():
@@ -122,18 +127,26 @@ def _controls(samples, weights): # paths; weights by name
     "The widgets of the app by name"
     sizes = [('as it was trained', 0)] + [(f'{n} pixels', n) for n in (96, 128, 192, 256, 384, 512)]
     return SimpleNamespace(
-        upload=widgets.FileUpload(accept='image/*', description='Choose a photo').add_class('colorgan-upload'),
-        samples=[widgets.Button(tooltip=p.stem, description=p.stem).add_class(f'colorgan-sample-{i}') for i, p in enumerate(samples)],
-        strength=widgets.FloatSlider(value=1, max=2, step=.05, readout_format='.0%', continuous_update=False, description='Colour strength'),
+        upload=widgets.FileUpload(accept='image/*',
+                                  description='Choose a photo').add_class('colorgan-upload'),
+        samples=[widgets.Button(tooltip=p.stem, description=p.stem).add_class(f'colorgan-sample-{i}')
+                 for i, p in enumerate(samples)],
+        strength=widgets.FloatSlider(value=1, max=2, step=.05, readout_format='.0%', continuous_update=False,
+                                     description='Colour strength'),
         size=widgets.Dropdown(options=sizes, description='The network sees a short side of'),
         weights=widgets.Dropdown(options=list(weights.items()), description='Weights'),
-        before=widgets.Dropdown(options=['in grey', 'as it was'], description='The photo before'),
-        placing=widgets.ToggleButton(description='Place a colour', tooltip='Then click on the photo').add_class('colorgan-quiet'),
+        before=widgets.Dropdown(options=['in grey', 'as it was'],
+                                description='The photo before'),
+        placing=widgets.ToggleButton(description='Place a colour',
+                                     tooltip='Then click on the photo').add_class('colorgan-quiet'),
         colour=widgets.ColorPicker(concise=True, value='#c8553d'),
-        undo=widgets.Button(description='Undo', tooltip='Remove the last colour that was placed', disabled=True).add_class('colorgan-quiet'),
+        undo=widgets.Button(description='Undo', tooltip='Remove the last colour that was placed',
+                            disabled=True).add_class('colorgan-quiet'),
         place=widgets.Text().add_class('colorgan-place'),
         download=widgets.Button(description='Download').add_class('colorgan-main'),
-        picture=widgets.HTML().add_class('colorgan-picture'), status=widgets.HTML().add_class('colorgan-status'), link=widgets.HTML().add_class('colorgan-link'))
+        picture=widgets.HTML().add_class('colorgan-picture'),
+        status=widgets.HTML().add_class('colorgan-status'),
+        link=widgets.HTML().add_class('colorgan-link'))
 
 # %% ../../nbs/use/02_app.ipynb #a759ea85
 def _thumbnail(path, side=112):
@@ -146,12 +159,14 @@ def _arrange(ui, samples): # as `_controls` makes them; paths
     box = lambda kind, *children: widgets.Box(children).add_class(f'colorgan-{kind}')
     import colorgan
     rules = Path(colorgan.__file__).with_name('app.css').read_text()
-    for i, p in enumerate(samples): rules += f'.colorgan-app .colorgan-sample-{i} {{ background-image: url({_thumbnail(p)}); }}\n'
+    for i, p in enumerate(samples):
+        rules += f'.colorgan-app .colorgan-sample-{i} {{ background-image: url({_thumbnail(p)}); }}\n'
     claim = 'Colour for black-and-white photos: a guess, not the truth. Move the handle to compare.'
     head = widgets.HTML(f'<style>{rules}</style><div class="brand">colorgan</div><div class="claim">{claim}</div>')
     hints = box('hints', ui.placing, ui.colour, ui.undo)
     left = box('left', ui.picture, ui.status, box('samples', *ui.samples))
-    side = box('side', ui.upload, ui.strength, ui.before, ui.size, ui.weights, hints, ui.download, ui.link)
+    side = box('side', ui.upload, ui.strength, ui.before, ui.size, ui.weights, hints,
+               ui.download, ui.link)
     return box('app', head, box('body', left, side), ui.place)
 
 # %% ../../nbs/use/02_app.ipynb #43eaea83
@@ -180,7 +195,8 @@ class App:
     def _connect(self):
         ui = self.ui
         for i, b in enumerate(ui.samples): b.on_click(lambda _, i=i: self.pick(i))
-        for w in ui.strength, ui.size, ui.weights, ui.before, ui.placing: w.observe(lambda _: self.show(), 'value')
+        for w in ui.strength, ui.size, ui.weights, ui.before, ui.placing:
+            w.observe(lambda _: self.show(), 'value')
         ui.upload.observe(lambda c: self.upload(c['new']), 'value')
         ui.place.observe(lambda c: self.place(c['new']), 'value')
         ui.undo.on_click(lambda _: self.undo())
@@ -192,7 +208,9 @@ class App:
     def colorizer(self):
         "The chosen one; weights are loaded once"
         weights = self.ui.weights.value
-        if weights is None: raise ColorganError('there are no weights: train some, and give the folder of the run')
+        if weights is None:
+            raise ColorganError('there are no weights: train some, and give the '
+                                'folder of the run')
         return Colorizer(_network(weights, self.device), self.ui.size.value or None)
 
     @_says_errors
@@ -231,7 +249,8 @@ class App:
         ui.picture.value = _picture(before, after, p.hints, ui.placing.value)
         ui.undo.disabled = not p.hints
         ui.link.value = ''
-        self.say(f'{p.name}, {p.size[0]} × {p.size[1]} pixels' + ('. Click where you want the colour.' if ui.placing.value else ''))
+        click = '. Click where you want the colour.' if ui.placing.value else ''
+        self.say(f'{p.name}, {p.size[0]} × {p.size[1]} pixels{click}')
 
     @_says_errors
     def download(self):
@@ -243,7 +262,8 @@ class App:
     def _repr_mimebundle_(self, **kwargs):
         view = dict(version_major=2, version_minor=0, model_id=self.root.model_id)
         still = {'image/jpeg': encode(self.painting.still(self.colorizer()), 'JPEG', 85)} if self.painting else {}
-        return {'application/vnd.jupyter.widget-view+json': view, 'text/plain': 'The app of colorgan needs a notebook that shows widgets.'} | still
+        return {'application/vnd.jupyter.widget-view+json': view,
+                'text/plain': 'The app of colorgan needs a notebook that shows widgets.'} | still
 
 # %% ../../nbs/use/02_app.ipynb #f38cf8c6
 def app(runs='.', # where runs and models of your own are looked for, or None
@@ -257,8 +277,10 @@ def app(runs='.', # where runs and models of your own are looked for, or None
 def _notebook(runs, device=None): # as `app` takes them
     "The bytes of a notebook that shows the app"
     import nbformat.v4 as nb
-    code = f'from colorgan.use.app import app\napp({None if runs is None else os.path.abspath(runs)!r}, device={device!r})'
-    return nb.writes(nb.new_notebook(cells=[nb.new_code_cell(code)], metadata=dict(kernelspec=dict(name='python3', display_name='Python 3')))).encode()
+    runs = None if runs is None else os.path.abspath(runs)
+    code = f'from colorgan.use.app import app\napp({runs!r}, device={device!r})'
+    kernel = dict(kernelspec=dict(name='python3', display_name='Python 3'))
+    return nb.writes(nb.new_notebook(cells=[nb.new_code_cell(code)], metadata=kernel)).encode()
 
 # %% ../../nbs/use/02_app.ipynb #427826df
 def _free_port(port): # 0: any
@@ -266,7 +288,9 @@ def _free_port(port): # 0: any
     with socket.socket() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name == 'posix')
         try: s.bind(('127.0.0.1', port))
-        except OSError as e: raise ColorganError(f'port {port} cannot be had ({e.strerror}): give another one with --port') from e
+        except OSError as e:
+            raise ColorganError(f'port {port} cannot be had ({e.strerror}): give another '
+                                'one with --port') from e
         return s.getsockname()[1]
 
 # %% ../../nbs/use/02_app.ipynb #b632375b
@@ -277,15 +301,19 @@ def _voila(port):
     policy = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"
     config = Config(VoilaConfiguration=dict(preheat_kernel=True, default_pool_size=1))
     if os.name == 'posix': config.KernelManager.transport = 'ipc'
-    return Voila(config=config, log_level='ERROR', ip='127.0.0.1', port=port, port_retries=0, open_browser=False, tornado_settings=dict(
-        websocket_max_message_size=2**28, ws_ping_timeout=30_000, allow_remote_access=False, disable_check_xsrf=True, headers={'Content-Security-Policy': policy}))
+    limits = dict(websocket_max_message_size=2**28, ws_ping_timeout=30_000,
+                  allow_remote_access=False)
+    headers = {'Content-Security-Policy': policy}
+    return Voila(config=config, log_level='ERROR', ip='127.0.0.1', port=port, port_retries=0, open_browser=False,
+                 tornado_settings=dict(limits, disable_check_xsrf=True, headers=headers))
 
 # %% ../../nbs/use/02_app.ipynb #8e689ff8
 def serve(port=8866, # of 127.0.0.1; 0: any that is free
           runs='.', device=None): # as `app` takes them
-    "Show the app to browsers on this machine, until Ctrl-C. Raises `ColorganError` if voila is missing or the port is in use."
+    "Show the app on this machine until Ctrl-C. Raises `ColorganError` without voila, or if the port is in use."
     port = _free_port(check_number('port', port, 0, 65535, int))
-    if not find_spec('voila'): raise ColorganError("the app in a browser needs voila: pip install 'colorgan[app]'")
+    if not find_spec('voila'):
+        raise ColorganError("the app in a browser needs voila: pip install 'colorgan[app]'")
     with tempfile.TemporaryDirectory() as folder:
         write_whole(path := Path(folder)/'colorgan.ipynb', _notebook(runs, device))
         server = _voila(port)

@@ -18,12 +18,15 @@ from ..nets.weights import bundled_weights
 
 # %% ../../nbs/use/04_demo.ipynb #8b13b3e6
 def _show_colorized(out, photos):
-    "Colorize `photos` with the bundled weights into `out/colorized`, with a sheet grey | ours | truth; says so if there are none"
+    "Colorize `photos` with the bundled weights into `out/colorized`, and make a sheet grey | ours | truth"
     from colorgan.visualize import show_sheet
-    if 'light' not in bundled_weights(): return print('There are no weights in this package yet, so nothing is colorized before the training.')
+    if 'light' not in bundled_weights():
+        return print('There are no weights in this package yet, so nothing is colorized before the training.')
     report = colorize_files(photos, out/'colorized', overwrite=True)
-    print(f'{report.done} photos colorized with the weights of the package: {out/"colorized"}, side by side in {out/"colorized.png"}')
-    rows = [[im.convert('L'), read_photo(out/'colorized'/p.name).image, im] for p in photos for im in [read_photo(p).image]]
+    print(f'{report.done} photos colorized with the weights of the package: {out/"colorized"}, side by side in '
+          f'{out/"colorized.png"}')
+    truths = [read_photo(p).image for p in photos]
+    rows = [[im.convert('L'), read_photo(out/'colorized'/p.name).image, im] for p, im in zip(photos, truths)]
     save_photo(show_sheet(rows, ['grey', 'ours', 'truth'], height=160), out/'colorized.png')
 
 # %% ../../nbs/use/04_demo.ipynb #044d2be1
@@ -32,7 +35,8 @@ def _train_briefly(out, photos, minutes, size=96):
     from colorgan.run import train
     held, rest = photos[:2], photos[2:]
     if (out/'run'/'run.json').exists(): shutil.rmtree(out/'run')
-    return train(rest * 16, 'light-plain', out/'run', pretrain_minutes=.6 * minutes, gan_minutes=.4 * minutes, size=size, bs=16, valid=held, gan_epochs=1, warmup=.1)
+    return train(rest * 16, 'light-plain', out/'run', pretrain_minutes=.6 * minutes, gan_minutes=.4 * minutes,
+                 size=size, bs=16, valid=held, gan_epochs=1, warmup=.1)
 
 # %% ../../nbs/use/04_demo.ipynb #bfbed6c8
 _ADVICE = '''

@@ -11,7 +11,9 @@ __all__ = ['export_onnx']
 try:
     import onnx, onnx.compose, onnx.numpy_helper
     from onnxscript import DOUBLE, FLOAT, INT64, UINT8, opset20 as op, script, values
-except ImportError as e: raise ImportError("exporting needs onnx and onnxscript: pip install 'colorgan[onnx]'") from e
+except ImportError as e:
+    raise ImportError("exporting needs onnx and onnxscript: pip install "
+                      "'colorgan[onnx]'") from e
 
 # %% ../../nbs/use/01_onnx.ipynb #2b0aabf4
 import numpy as np
@@ -40,14 +42,17 @@ def _chroma_graph(gen): # a `Generator`
     any_size, side = torch.export.Dim.DYNAMIC, 2 * max(32, gen.stride)
     example = torch.rand(2, 1, side, side + max(32, gen.stride)) * 100
     with torch.inference_mode(False), torch.no_grad():
-        program = torch.onnx.export(_chroma_module(gen), (example,), dynamo=True, verbose=False, input_names=['L'], output_names=['ab'],
+        program = torch.onnx.export(_chroma_module(gen), (example,), dynamo=True, verbose=False, input_names=['L'],
+                                    output_names=['ab'],
                                     dynamic_shapes=({0: any_size, 2: any_size, 3: any_size},))
     return _tidy(program.model_proto)
 
 # %% ../../nbs/use/01_onnx.ipynb #0bf30727
 def _tidy(model):
     "`model` without the exporter's notes, its free sides called `n`, `h` and `w`"
-    for part in (model, model.graph, *model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer): del part.metadata_props[:]
+    for part in (model, model.graph, *model.graph.node, *model.graph.input, *model.graph.output,
+                 *model.graph.initializer):
+        del part.metadata_props[:]
     for value in (*model.graph.input, *model.graph.output):
         for dim, name in zip(value.type.tensor_type.shape.dim, 'nchw'):
             if name != 'c': dim.dim_param = name
@@ -105,7 +110,8 @@ def _rooted(y): return op.Where(y > 0.008856, op.Pow(y, 0.33333334), 7.787 * y +
 @script(_domain, default_opset=op)
 def _seen_shape(sides, size):
     real = op.Cast(sides, to=11)
-    k = op.Min(size / op.ReduceMin(real, keepdims=0), 4.0 * size / op.ReduceMax(real, keepdims=0))
+    k = op.Min(size / op.ReduceMin(real, keepdims=0),
+               4.0 * size / op.ReduceMax(real, keepdims=0))
     return op.Cast(op.Max(op.Round(real * k), 1.0), to=7)
 
 # %% ../../nbs/use/01_onnx.ipynb #1fe7c1af
@@ -157,7 +163,8 @@ def _into_gamut(y, d):
 @script(_domain, default_opset=op)
 def _levels(x):
     curve = 269.025 * op.Pow(op.Max(x, 0.0031308), 0.41666667) - 14.025
-    return op.Cast(op.Clip(op.Round(op.Where(x < 0.0031308, 3294.6 * x, curve)), 0.0, 255.0), to=2)
+    return op.Cast(op.Clip(op.Round(op.Where(x < 0.0031308, 3294.6 * x, curve)), 0.0, 255.0),
+                   to=2)
 
 # %% ../../nbs/use/01_onnx.ipynb #c3d3c186
 @script(default_opset=op)
@@ -174,7 +181,7 @@ def _after(ab, y, root, shape, share, deviation, corner, slope):
 
 # %% ../../nbs/use/01_onnx.ipynb #e5d7f44c
 def _part(function, inputs, outputs, **constants):
-    "The model of `function`; `inputs` and `outputs` are lists of types, `constants` (numpy arrays) are the other inputs"
+    "The model of `function`; `inputs` and `outputs` are types, `constants` (numpy arrays) are the other inputs"
     kinds = {'float32': FLOAT, 'float64': DOUBLE, 'int64': INT64}
     types = [kinds[v.dtype.name][v.shape] if v.shape else kinds[v.dtype.name] for v in constants.values()]
     model = function.to_model_proto(input_types=[*inputs, *types], output_types=outputs)
@@ -191,13 +198,17 @@ def _photo_graph(net: onnx.ModelProto, # what `_chroma_graph` returns
     "The whole way: uint8 `photo` `(H, W, 3)` to uint8 `colour` `(H, W, 3)`, any size"
     plane, photo, f32 = FLOAT['H', 'W'], UINT8['H', 'W', 3], np.float32
     L, ab, shape, number = FLOAT[1, 1, 'hp', 'wp'], FLOAT[1, 2, 'hp', 'wp'], INT64[2], lambda x: np.array(x, np.float64)
-    model = _part(_before, [photo], [L, plane, plane, shape], gamma=gamma_table(), weights=f32(XYZ_FROM_RGB[1]), size=number(size), stride=np.array(stride))
+    model = _part(_before, [photo], [L, plane, plane, shape], gamma=gamma_table(), weights=f32(XYZ_FROM_RGB[1]),
+                  size=number(size), stride=np.array(stride))
     model, painted = _then(model, net, 'net_', L='L'), 'net_ab'
     if trained and size > trained:
-        model = _then(model, _part(_again, [L, shape], [L, shape], size=number(trained), stride=np.array(stride)), 'again_', L='L', shape='shape')
+        model = _then(model, _part(_again, [L, shape], [L, shape], size=number(trained), stride=np.array(stride)),
+                      'again_', L='L', shape='shape')
         model = _same_weights(_then(model, net, 'sure_', L='again_sure_L'), 'sure_', 'net_')
-        steady = _part(_steadied, [ab, ab, shape, shape], [FLOAT[1, 2, 'h', 'w']], cells=number(CELLS))
-        model = _then(model, steady, 'steady_', ab='net_ab', sure='sure_ab', shape='shape', sure_shape='again_sure_shape')
+        steady = _part(_steadied, [ab, ab, shape, shape], [FLOAT[1, 2, 'h', 'w']],
+                       cells=number(CELLS))
+        model = _then(model, steady, 'steady_', ab='net_ab', sure='sure_ab', shape='shape',
+                      sure_shape='again_sure_shape')
         painted = 'steady_steady'
     last = _part(_after, [ab, plane, plane, shape], [photo], share=f32([1 / 500, -1 / 200])[:, None, None],
                  deviation=f32(deviation_matrix()), corner=np.array(CORNER, f32), slope=np.array(SLOPE, f32))
@@ -224,7 +235,7 @@ def _then(model, part, prefix, **links):
 
 # %% ../../nbs/use/01_onnx.ipynb #23b50cc4
 def _same_weights(model, prefix, first):
-    "`model`, in which the part with `prefix` has the weights of the part with the prefix `first`, of which it is a copy"
+    "`model`, in which the part with `prefix` uses the weights of the part with the prefix `first`"
     kept = [t for t in model.graph.initializer if not t.name.startswith(prefix)]
     names = {t.name: first + t.name.removeprefix(prefix) for t in model.graph.initializer if t.name.startswith(prefix)}
     del model.graph.initializer[:]
@@ -238,7 +249,8 @@ def _drawn(h, w, seed=0):
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:h, :w] / 40
     waves = [np.sin(a * x + b * y + c) for a, b, c in rng.uniform(-1, 1, (3, 3)) * [1, 1, 3]]
-    return np.clip(128 + 90 * np.stack(waves, -1) + rng.normal(0, 4, (h, w, 3)), 0, 255).astype(np.uint8)
+    return np.clip(128 + 90 * np.stack(waves, -1) + rng.normal(0, 4, (h, w, 3)), 0,
+                   255).astype(np.uint8)
 
 # %% ../../nbs/use/01_onnx.ipynb #3add2219
 def _largest_difference(run, # function from uint8 photo to uint8 photo, both `(h, w, 3)`
@@ -271,15 +283,18 @@ def export_onnx(weights, # a model folder, a run, the name of bundled weights, o
                 chroma_only=False, # the network alone: `L` `(n, 1, h, w)` to `ab` `(n, 2, h, w)`
                 half=False, # store weights at half precision
                ) -> dict: # the metadata, which are also in the file
-    "Write an ONNX file, once it has been checked against torch. Raises `ColorganError` if it does not do what torch does."
+    "Write an ONNX file that was checked against torch. Raises `ColorganError` if it does not do what torch does."
     gen = weights if hasattr(weights, 'space') else load_model(weights)
-    if chroma_only and size is not None: raise ColorganError('the network alone takes lightness of any size: leave out the size')
+    if chroma_only and size is not None:
+        raise ColorganError('the network alone takes lightness of any size: leave '
+                            'out the size')
     size = check_number('size', gen.recipe.size if size is None else size, 16, 4096, int)
     stride = max(32, gen.stride)
     net = _chroma_graph(gen)
     model = net if chroma_only else _photo_graph(net, stride, size, gen.recipe.size)
     if half: model = _halved(model)
-    info = dict(stride=stride, recipe=gen.recipe.name, graph='chroma' if chroma_only else 'photo', size=size, colorgan=__version__)
+    info = dict(stride=stride, recipe=gen.recipe.name, graph='chroma' if chroma_only else 'photo', size=size,
+                colorgan=__version__)
     if not hasattr(weights, 'space'): info['weights'] = digest(find_weights(weights))
     onnx.helper.set_model_props(model, {k: str(v) for k, v in info.items()})
     info['difference'] = _check(model, gen, size)
@@ -291,7 +306,8 @@ def _check(model, gen, size):
     "Raise `ColorganError` unless `model` is well-formed and does what torch does; the largest difference in levels"
     import onnxruntime as ort
     onnx.checker.check_model(model, full_check=True)
-    session = ort.InferenceSession(model.SerializeToString(), providers=['CPUExecutionProvider'])
+    session = ort.InferenceSession(model.SerializeToString(),
+                                   providers=['CPUExecutionProvider'])
     run = lambda **kw: session.run(None, kw)[0]
     if model.graph.input[0].name == 'photo': ours = lambda photo: run(photo=photo)
     else:
@@ -299,5 +315,7 @@ def _check(model, gen, size):
         colorizer.net.stride = max(32, gen.stride)
         ours = lambda photo: np.asarray(colorizer(photo))
     worst = _largest_difference(ours, Colorizer(gen, size))
-    if worst > 1: raise ColorganError(f'the ONNX graph differs from torch by {worst:.0f} levels, so it was not written: please report it with the recipe')
+    if worst > 1:
+        raise ColorganError(f'the ONNX graph differs from torch by {worst:.0f} levels, so it was not written: '
+                            'please report it with the recipe')
     return worst

@@ -18,17 +18,22 @@ from ..photos.files import encode, read_photo
 from ..nets.weights import find_weights
 
 # %% ../../nbs/use/03_page.ipynb #3d2348a4
-_ONNXRUNTIME = dict(version='1.30.0', sha512='q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==')
-_PARTS = {'ort.js': 'package/dist/ort.wasm.bundle.min.mjs', 'ort.wasm': 'package/dist/ort-wasm-simd-threaded.wasm'}
+_ONNXRUNTIME = dict(version='1.30.0',
+                    sha512='q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==')
+_PARTS = {'ort.js': 'package/dist/ort.wasm.bundle.min.mjs',
+          'ort.wasm': 'package/dist/ort-wasm-simd-threaded.wasm'}
 
 # %% ../../nbs/use/03_page.ipynb #db5659be
 def _runtime_files() -> dict: # name on the page: bytes
-    "The parts of onnxruntime-web that the page needs. Raises `ColorganError` if they cannot be had or are not what they should be."
+    "The parts of onnxruntime-web that the page needs. Raises `ColorganError` if they cannot be had, or are others."
     name = f"onnxruntime-web-{_ONNXRUNTIME['version']}.tgz"
     archive = fetch(f'https://registry.npmjs.org/onnxruntime-web/-/{name}', data_folder()/name)
     found = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
-    if found != _ONNXRUNTIME['sha512']: raise ColorganError(f'{archive} is not the onnxruntime-web it should be: delete it, so that it is fetched again')
-    with tarfile.open(archive) as t: return {k: t.extractfile(v).read() for k, v in _PARTS.items()}
+    if found != _ONNXRUNTIME['sha512']:
+        raise ColorganError(f'{archive} is not the onnxruntime-web it should be: delete it, so that it is '
+                            'fetched again')
+    with tarfile.open(archive) as t:
+        return {k: t.extractfile(v).read() for k, v in _PARTS.items()}
 
 # %% ../../nbs/use/03_page.ipynb #e399177e
 def network_files(weights): # a model folder, a run, or the name of bundled weights
@@ -64,7 +69,10 @@ def make_page(out, # the folder to make
     heavy = _runtime_files() | graph
     facts['bytes'] = sum(len(heavy[k]) for k in ('ort.wasm', 'network.onnx'))
     plain = {p.name: p.read_bytes() for p in (Path(colorgan.__file__).parent/'site').iterdir() if p.is_file()}
-    html = plain['index.html'].decode().replace('>some</span>', f">{facts['bytes'] / 1e6:.0f}</span>").replace('--shape: 4 / 3', f'--shape: {w} / {h}')
+    html = plain['index.html'].decode().replace('>some</span>', f">{facts['bytes'] / 1e6:.0f}</span>")
+    html = html.replace('--shape: 4 / 3', f'--shape: {w} / {h}').encode()
+    files = plain | heavy | shown | {'index.html': html,
+                                     'network.json': json.dumps(facts).encode()}
     out = make_folder(out)
-    for name, content in (plain | heavy | shown | {'index.html': html.encode(), 'network.json': json.dumps(facts).encode()}).items(): write_whole(out/name, content)
+    for name, content in files.items(): write_whole(out/name, content)
     return out
