@@ -26,7 +26,7 @@ def rarity(ab, # true ab in real units, shape `(n, 2, h, w)`
            bins=20, # bins along each axis of the ab plane
            smooth=.5, # share of the equal count that is mixed in
           ): # weights of shape `(n, 1, h, w)` whose mean is 1
-    "How rare each point's colour is in its batch (after arXiv:1603.08511)"
+    "How rare each pixel's color is in its batch (after arXiv:1603.08511)"
     i = ((ab + 100) * (bins / 200)).long().clamp(0, bins - 1)
     i = (i[:, 0] * bins + i[:, 1]).flatten()
     n = torch.zeros(bins * bins, device=ab.device).scatter_add_(0, i, torch.ones_like(i, dtype=torch.float))
@@ -35,7 +35,7 @@ def rarity(ab, # true ab in real units, shape `(n, 2, h, w)`
 
 # %% ../nbs/04_loss.ipynb #d8088283
 class PixelLoss:
-    "Mean distance between the painted channels of a prediction and of the truth"
+    "Mean distance between the predicted channels of a prediction and of the truth"
     def __init__(self, name='l1', # 'l1', 'mse' or 'huber'
                  space='lab', # name of the space, or the space
                  rare=0., # how much more rare colours count, see `rarity`
@@ -96,7 +96,7 @@ class PerceptualLoss:
 
 # %% ../nbs/04_loss.ipynb #a49cc156
 class ColourLoss:
-    "What a generator pays for wrong colours, as its recipe says: pixel loss and, if weighted, perceptual distance; in training also for its weights and its latent"
+    "The loss of a generator's colors, as its recipe says: pixel loss and, if weighted, perceptual loss; in training also penalties on weights and latent"
     def __init__(self, recipe, # a `Recipe`
                  gen): # the generator that will be trained
         bins = recipe.pixel_loss == 'bins'
@@ -109,7 +109,7 @@ class ColourLoss:
         if self.perceptual: d = d + self.weight * self.perceptual(pred, y)
         return d + self.own() if self.gen.training else d
     def own(self):
-        "What the generator pays for large weights and for a latent far from the normal distribution"
+        "The penalties on large weights and on a latent far from the normal distribution"
         d = self.weight_l1 * sum(p.abs().sum() for p in self.gen.parameters() if p.requires_grad) if self.weight_l1 else 0.
         for m in self.latents:
             if m.kl is not None: d, m.kl = d + self.kl * m.kl, None
@@ -121,18 +121,18 @@ def _square(logits, target): return ((logits.float() - target) ** 2).mean()
 
 # %% ../nbs/04_loss.ipynb #893168fd
 class AdvLoss:
-    "What critic and generator play for, from the critic's logits of any shape"
+    "The losses of discriminator (critic) and generator, from logits of any shape"
     def __init__(self, name='vanilla', # 'vanilla', 'lsgan', 'hinge' or 'wgan-gp'
-                 label_smoothing=0.): # the critic is told 1 minus this for true photos (vanilla and lsgan)
+                 label_smoothing=0.): # the discriminator is told 1 minus this for true photos (vanilla and lsgan)
         if name not in ('vanilla', 'lsgan', 'hinge', 'wgan-gp'):
             raise ColorganError(f'there is no adversarial loss {name!r}: choose one of vanilla, lsgan, hinge, wgan-gp')
         self.name, self.true = name, 1 - label_smoothing
         self.dist = {'vanilla': _bce, 'lsgan': _square}.get(name)
     def gen(self, fake):
-        "The generator's loss on the logits of what it painted"
+        "The generator's loss on the logits of predicted photos"
         return self.dist(fake, 1.) if self.dist else -fake.float().mean()
     def critic(self, real, fake):
-        "The critic's loss on the logits of true and painted photos"
+        "The discriminator's loss on the logits of real and predicted photos"
         real, fake = real.float(), fake.float()
         if self.dist: return (self.dist(real, self.true) + self.dist(fake, 0.)) / 2
         if self.name == 'hinge': return (F.relu(self.true - real).mean() + F.relu(1 + fake).mean()) / 2
@@ -140,17 +140,17 @@ class AdvLoss:
 
 # %% ../nbs/04_loss.ipynb #7fdf323b
 def adv_loss(name='vanilla', # 'vanilla', 'lsgan', 'hinge' or 'wgan-gp'
-             label_smoothing=0., # the critic is told 1 minus this for true photos
+             label_smoothing=0., # the discriminator is told 1 minus this for true photos
             ) -> AdvLoss: # with `.gen(fake)` and `.critic(real, fake)`
     "The adversarial loss of that name; raises `ColorganError` with the names there are"
     return AdvLoss(name, label_smoothing)
 
 # %% ../nbs/04_loss.ipynb #900d33fe
 def gradient_penalty(critic, # module from `(n, c, h, w)` to logits
-                     real, # true photos, network range
-                     fake, # painted photos, same shape; no gradient flows back through them
+                     real, # real photos, network range
+                     fake, # predicted photos, same shape; no gradient flows back through them
                     ): # scalar
-    "Mean squared distance of the critic's slope from 1, between `real` and `fake` (arXiv:1704.00028)"
+    "Mean squared distance of the discriminator's slope from 1, between `real` and `fake` (arXiv:1704.00028)"
     t = torch.rand(len(real), 1, 1, 1, device=real.device)
     x = torch.lerp(fake.detach().float(), real.float(), t).requires_grad_()
     with torch.autocast(x.device.type, enabled=False), sdpa_kernel(SDPBackend.MATH): out = critic(x)
