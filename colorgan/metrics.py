@@ -160,10 +160,10 @@ class ColourMetrics(Callback):
     def look(self):
         "The figures of the generator as it is now"
         gen, (x, y) = getattr(self.model, 'gen', self.model), self.batch
-        mode, parts = gen.training, []
+        modes, parts = {m: m.training for m in gen.modules()}, []
         gen.eval()
         for a, b in zip(x.split(32), y.split(32)): parts.append(colour_scores(self.dls.space, a, gen(a), b))
-        gen.train(mode)
+        for m, training in modes.items(): m.training = training
         means = torch.stack([torch.cat([p[k] for p in parts]).mean() for k in self.keys])
         self.history.append(dict(step=self.train_iter, **dict(zip(self.keys, means.tolist()))))
 

@@ -6,11 +6,13 @@ Docs: https://colorgan.github.io/colorgan/pretrain.html.md"""
 
 # %% auto #0
 __all__ = ['Adam', 'adam', 'EMA', 'DeviceLoss', 'QuietRecorder', 'QuietProgress', 'ab_error', 'Sizes', 'resized', 'Old',
-           'GreyTarget', 'Frozen', 'make_learner', 'pretrain_learner']
+           'Sharpness', 'GreyTarget', 'Frozen', 'FrozenNorms', 'batch_statistics', 'norm_gap', 'make_learner',
+           'pretrain_learner']
 
 # %% ../nbs/08_pretrain.ipynb #ab744143
 import fastai.callback.fp16, fastai.callback.schedule, time # noqa: F401
 import numpy as np, torch, torch.nn.functional as F
+from contextlib import contextmanager
 from functools import partial
 from fastai.callback.core import Callback
 from fastai.callback.channelslast import ChannelsLast
@@ -22,13 +24,14 @@ from fastai.torch_core import find_bs
 from fastcore.basics import patch
 from fastcore.foundation import L
 from fastprogress.fastprogress import format_time, progress_bar
+from torch import nn
 from torch.optim.adam import adam as adam_step
 from torch.optim.adamw import adamw as adamw_step
 from .color import get_space, lab_to_rgb, rgb_to_lab
 from .generator import create_gen, splitter
 from .loss import ColourLoss
 from .metrics import DeviceMean, ab_distance
-from .old import encode_old
+from .old import encode_old, vary_sharpness
 from .recipes import get_recipe
 
 # %% ../nbs/08_pretrain.ipynb #bfd46468
@@ -205,6 +208,19 @@ class Old(Callback):
         x, y = encode_old(self.space, self.space.decode(y[:, :1], y), self.part, dice)
         self.learn.xb, self.learn.yb = (x,), (y,)
 
+# %% ../nbs/08_pretrain.ipynb #000d0d8a
+class Sharpness(Callback):
+    "Show a share of the training photos softer or sharper than they are"
+    order, run_valid = 6, False
+    def __init__(self, share, # of the photos
+                 space): # name of the space, or the space
+        self.part, self.space = share, get_space(space)
+    def before_batch(self):
+        x, y = self.xb[0], self.yb[0]
+        grey = vary_sharpness((x.as_subclass(torch.Tensor) + 1) / 2, self.part, (self.train_iter, 1))
+        x = (grey * 2 - 1).as_subclass(type(x))
+        self.learn.xb, self.learn.yb = (x,), (self.space.join(x, self.space.painted(y)),)
+
 # %% ../nbs/08_pretrain.ipynb #0278d063
 class GreyTarget(Callback):
     "Let the generator learn to paint the grey photo that it sees, as an autoencoder does"
@@ -232,6 +248,39 @@ class Frozen(Callback):
     def after_fit(self):
         for m in self.kept: m.requires_grad_(True)
 
+# %% ../nbs/08_pretrain.ipynb #23c27db9
+class FrozenNorms(Callback):
+    "Let batch norms of the generator use their running statistics while it trains"
+    run_valid = False
+    def __init__(self, whose='all', # 'all' of the generator's, or its 'encoder''s
+                 part=None): # function from the learner's model to its generator; None: the model is one
+        self.whose, self.part = whose, part or (lambda m: m)
+    def before_train(self):
+        gen = self.part(self.model)
+        held = gen if self.whose == 'all' else getattr(gen.net, 'encoder', None) or nn.Identity()
+        for m in held.modules():
+            if isinstance(m, nn.BatchNorm2d): m.eval()
+
+# %% ../nbs/08_pretrain.ipynb #22877d46
+@contextmanager
+def batch_statistics(net): # a network
+    "Inside, batch norms use the statistics of the batch, and the running ones stay as they are"
+    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    before = [(m.training, m.track_running_stats) for m in norms]
+    for m in norms: m.training, m.track_running_stats = True, False
+    try: yield net
+    finally:
+        for m, (training, tracks) in zip(norms, before): m.training, m.track_running_stats = training, tracks
+
+# %% ../nbs/08_pretrain.ipynb #3cf19d80
+def norm_gap(space): # name of the space, or the space
+    "A metric: the ab error with the batch's statistics minus that with the running ones"
+    s = get_space(space)
+    def gap(learn):
+        with torch.no_grad(), batch_statistics(learn.model): pred = learn.model(*learn.xb)
+        return ab_distance(s.ab(pred), s.ab(learn.y)) - ab_distance(s.ab(learn.pred), s.ab(learn.y))
+    return DeviceMean(gap, 'norm_gap')
+
 # %% ../nbs/08_pretrain.ipynb #8be4e50b
 def make_learner(dls, # fastai `DataLoaders` of (x, y) in network range
                  model, # what is trained; its `forward(x)` is the prediction
@@ -246,7 +295,9 @@ def make_learner(dls, # fastai `DataLoaders` of (x, y) in network range
     if recipe.clip: cbs.append(GradientClip(recipe.clip))
     if recipe.sizes: cbs.append(Sizes(recipe.sizes, recipe.growing))
     if recipe.old: cbs.append(Old(recipe.old, recipe.space))
+    if recipe.sharpness: cbs.append(Sharpness(recipe.sharpness, recipe.space))
     if recipe.frozen: cbs.append(Frozen(recipe.frozen, gen_of))
+    if recipe.freeze_bn != 'none': cbs.append(FrozenNorms(recipe.freeze_bn, gen_of))
     learn = Learner(dls, model, loss_func=loss, **kwargs).remove_cbs([Recorder, ProgressCallback])
     return learn.add_cbs(cbs)
 

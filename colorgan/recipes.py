@@ -36,6 +36,7 @@ class Recipe:
     sizes: tuple = () # sides that batches are made smaller to, at most `size`; (): all are trained at `size`
     growing: bool = False # the sizes follow each other during a stage, instead of being drawn at random
     old: float = 0. # share of the training photos that the network sees as if they were old
+    sharpness: float = 0. # share of the training photos that the network sees blurred, resampled, sharpened, compressed or grainy
     bs: int = 16 # photos in a batch
     items: int = None # at most so many photos; None: all there are
     pixel_loss: str = _one_of('l1', 'mse', 'huber', 'bins') # how far the painted channels are from the true ones; 'bins' needs a generator that scores bins
@@ -55,6 +56,7 @@ class Recipe:
     clip: float = 0. # gradients longer than this are shortened to it; 0: never
     encoder_lr_mult: float = 1. # the generator's encoder learns at this many times the rate of the rest
     frozen: int = 0 # so many of the encoder's first stages stay as they are: they cost the most and change the least
+    freeze_bn: str = _one_of('none', 'encoder', 'all') # whose batch norms keep their running statistics in training: 'all' if it goes on learning
     ema: float = 0. # decay of the running average of the generator that is evaluated and saved; 0: none
     pretrain_epochs: int = 20 # how often the first stage sees every photo; 0: no first stage
     pretrain_for: str = _one_of('colour', 'grey') # what the first stage paints: the photo, or the grey photo again
@@ -245,15 +247,18 @@ def load_tensors(weights, # as `find_weights` takes them
 def fill(gen, # a generator
          state: dict, # tensors by name
          what='these weights', # how an error calls them
+         new=(), # beginnings of names: if `state` has none of a part's tensors, the generator keeps its own
         ):
     "Copy `state` into `gen` if every name and shape fits; else raise `ColorganError` with the first that does not"
     own = gen.state_dict()
-    odd = [k for k in own if k not in state] + [k for k in state if k not in own] + [k for k in own if k in state and own[k].shape != state[k].shape]
+    kept = tuple(n for n in new if not any(k.startswith(n) for k in state))
+    missing = [k for k in own if k not in state and not k.startswith(kept)]
+    odd = missing + [k for k in state if k not in own] + [k for k in own if k in state and own[k].shape != state[k].shape]
     if odd:
         k, n = odd[0], len(odd) - 1
         said = 'is missing' if k not in state else 'is not part of the network' if k not in own else f'has shape {tuple(state[k].shape)}, not {tuple(own[k].shape)}'
         raise ColorganError(f'{what} belong to another recipe: {k} {said}' + (f', and {n} more do not fit' if n else ''))
-    gen.load_state_dict(state)
+    gen.load_state_dict(own | state)
     return gen
 
 # %% ../nbs/07_recipes.ipynb #3fc9b151
