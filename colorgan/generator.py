@@ -6,8 +6,8 @@ Docs: https://colorgan.github.io/colorgan/generator.html.md"""
 
 # %% auto #0
 __all__ = ['generators', 'Generator', 'PretrainedUnet', 'resnet18_unet', 'norm_layer', 'init_normal', 'Pix2PixUnet',
-           'pix2pix_unet', 'Attend', 'UpBlock', 'ab_bins', 'AnnealedMean', 'LightNet', 'light_net', 'call_builder',
-           'create_gen', 'splitter']
+           'pix2pix_unet', 'Attend', 'UpBlock', 'ab_bins', 'AnnealedMean', 'QueryBlock', 'QueryDecoder', 'LightNet',
+           'light_net', 'call_builder', 'create_gen', 'splitter']
 
 # %% ../nbs/02_generator.ipynb #19b43edc
 import inspect, math
@@ -186,11 +186,51 @@ class AnnealedMean(nn.Module):
         n, _, h, w = ab.shape
         return torch.cdist(ab.flatten(2).transpose(1, 2), self.bins[None]).argmin(-1).view(n, h, w)
 
+# %% ../nbs/02_generator.ipynb #ccf71f88
+class QueryBlock(nn.Module):
+    "Queries collect from one map, then tell each other: `(n, k, d)` and `(n, c, h, w)` to `(n, k, d)`"
+    def __init__(self, c, # channels of the map
+                 d, # length of a query, a multiple of `heads`
+                 heads=4):
+        super().__init__()
+        self.heads = heads
+        self.norm_map, self.norm_cross, self.norm_self = nn.GroupNorm(1, c), nn.LayerNorm(d), nn.LayerNorm(d)
+        self.q, self.kv, self.collected = nn.Linear(d, d), nn.Conv2d(c, 2 * d, 1), nn.Linear(d, d)
+        self.qkv, self.told = nn.Linear(d, 3 * d), nn.Linear(d, d)
+        self.mlp = nn.Sequential(nn.LayerNorm(d), nn.Linear(d, 2 * d), nn.SiLU(), nn.Linear(2 * d, d))
+    def attend(self, q, k, v):
+        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    def forward(self, x, m):
+        k, v = self.kv(self.norm_map(m)).flatten(2).transpose(1, 2).chunk(2, -1)
+        x = x + self.collected(self.attend(self.q(self.norm_cross(x)), k, v))
+        x = x + self.told(self.attend(*self.qkv(self.norm_self(x)).chunk(3, -1)))
+        return x + self.mlp(x)
+
+# %% ../nbs/02_generator.ipynb #5ac7066e
+class QueryDecoder(nn.Module):
+    "Maps from coarse to fine and a last one, `(n, c, h, w)`, to what queries add at each pixel of the last, `(n, n_out, h, w)`"
+    def __init__(self, channels, # of the maps
+                 last, # channels of the last map
+                 n_out, # channels to predict
+                 queries=20, # how many
+                 d=128): # length of each
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(queries, d))
+        self.blocks = nn.ModuleList(QueryBlock(c, d) for c in channels)
+        self.norm, self.pixels, self.out = nn.LayerNorm(d), nn.Conv2d(last, d, 1), nn.Conv2d(queries, n_out, 1, bias=False)
+        nn.init.zeros_(self.out.weight)
+    def forward(self, maps, last):
+        x = self.queries.expand(len(last), -1, -1)
+        for block, m in zip(self.blocks, maps): x = block(x, m)
+        alike = torch.einsum('nkd,ndhw->nkhw', self.norm(x), self.pixels(last)) / self.queries.shape[1]**.5
+        return self.out(alike)
+
 # %% ../nbs/02_generator.ipynb #0cc67f3e
 class LightNet(nn.Module):
     "A pretrained encoder, a small decoder that stops at stride `chroma`, and chroma enlarged from there"
-    multiple = 32
-    def __init__(self, encoder, widths, chroma, norm, head):
+    multiple, begins_at_zero = 32, ('asked.',)
+    def __init__(self, encoder, widths, chroma, norm, head, queries=0):
         super().__init__()
         skips, cfg = encoder.feature_info.channels(), encoder.pretrained_cfg
         self.grey, self.encoder, self.chroma = AsImageNet(cfg['mean'], cfg['std']), encoder, chroma
@@ -200,6 +240,7 @@ class LightNet(nn.Module):
         self.head = nn.Conv2d(widths[-1], len(self.paint.bins) if head == 'bins' else 2, 1)
         nn.init.zeros_(self.head.weight)
         self.head.bias.data = -(self.paint.bins * 5).square().sum(1) if head == 'bins' else torch.zeros(2)
+        self.asked = QueryDecoder(widths[:3], widths[-1], self.head.out_channels, queries) if queries else None
     def forward(self, x): return F.interpolate(self.small(x), scale_factor=float(self.chroma), mode='bilinear', align_corners=False)
 
 # %% ../nbs/02_generator.ipynb #13733fd0
@@ -207,9 +248,10 @@ class LightNet(nn.Module):
 def logits(self:LightNet, x):
     "What the last convolution says, at stride `chroma`: scores of the bins with `head='bins'`, else a and b"
     *skips, y = self.encoder(self.grey(x))
-    y = self.neck(y)
-    for up, skip in zip(self.ups, skips[::-1]): y = up(y, skip)
-    return self.head(y)
+    maps = [self.neck(y)]
+    for up, skip in zip(self.ups, skips[::-1]): maps.append(up(maps[-1], skip))
+    out = self.head(maps[-1])
+    return out if self.asked is None else out + self.asked(maps[:3], maps[-1])
 
 @patch
 def small(self:LightNet, x):
@@ -223,14 +265,15 @@ def light_net(n_out=2, # a and b: the light generator paints nothing else
               chroma=4, # stride at which a and b are painted: 2 or 4
               pretrained=True, # True: ImageNet weights if they can be had; False: random; or a file of weights
               norm='batch', # of the decoder: 'batch', 'instance' or None
-              head='ab'): # 'ab' paints colours; 'bins' scores those of `ab_bins`
+              head='ab', # 'ab' paints colours; 'bins' scores those of `ab_bins`
+              queries=0): # queries that ask the whole picture; 20 add 0.6 million parameters
     "The light generator: `(n, 1, h, w)` to `(n, 2, h, w)`; sides must be multiples of 32"
     if n_out != 2: raise ColorganError('the light generator paints a and b below full resolution: it needs the space lab')
     if chroma not in (2, 4): raise ColorganError(f'chroma can be painted at stride 2 or 4, not {chroma}')
     if head not in ('ab', 'bins'): raise ColorganError(f"there is no head {head!r}: choose 'ab' or 'bins'")
     widths = [8 * max(1, round(w * width / 8)) for w in (224, 144, 96, 64, 32)]
     body = timm_net(encoder, pretrained, features_only=True)
-    return LightNet(even_convs(body), widths[:4 if chroma == 4 else 5], chroma, norm, head)
+    return LightNet(even_convs(body), widths[:4 if chroma == 4 else 5], chroma, norm, head, queries)
 
 # %% ../nbs/02_generator.ipynb #6e199478
 generators = {f.__name__: f for f in (resnet18_unet, pix2pix_unet, light_net)}

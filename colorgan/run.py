@@ -203,7 +203,9 @@ def _photos_and_gen(a, recipe, device):
     if processes() > 1: from_first(lambda: bool(_photos(a, recipe, device)))
     dls = _photos(a, recipe, device)
     if not a.init: return dls, create_gen(recipe)
-    return dls, fill(create_gen(recipe, pretrained=False), load_tensors(a.init), f'the weights of {a.init}')
+    gen = create_gen(recipe, pretrained=False)
+    new = [f'net.{part}' for part in getattr(gen.net, 'begins_at_zero', ())]
+    return dls, fill(gen, load_tensors(a.init), f'the weights of {a.init}', new)
 
 # %% ../nbs/10_run.ipynb #b9cb43a8
 def _run(a, folder, recipe, dls, gen, device):
