@@ -6,13 +6,14 @@ Docs: https://colorgan.github.io/colorgan/encoder.html.md"""
 
 # %% auto #0
 __all__ = ['read_state', 'fit', 'say_once', 'without', 'weights_file', 'from_torchvision', 'torchvision_net', 'lite_state',
-           'timm_state', 'timm_net', 'AsImageNet', 'EvenConv', 'even_convs']
+           'timm_state', 'timm_net', 'AsImageNet', 'EvenConv', 'even_convs', 'folded']
 
 # %% ../nbs/02_encoder.ipynb #3b18216e
 from functools import cache
 from pathlib import Path
 import torch, torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision import models
 from .download import fetch
 from .lab import ColorganError
@@ -131,4 +132,17 @@ def even_convs(net): # a network of timm, changed in place
     from timm.layers import Conv2dSame
     for conv in net.modules():
         if type(conv) is Conv2dSame and conv.stride == (2, 2) and conv.dilation == (1, 1): conv.__class__ = EvenConv
+    return net
+
+# %% ../nbs/02_encoder.ipynb #23d858da
+def folded(net): # a network in evaluation mode, changed in place
+    "`net` with every batch norm that follows a convolution folded into it"
+    for parent in list(net.modules()):
+        conv = None
+        for name, m in list(parent.named_children()):
+            if isinstance(m, nn.BatchNorm2d) and isinstance(conv, nn.Conv2d):
+                both = fuse_conv_bn_eval(conv, m)
+                conv.weight, conv.bias = both.weight, both.bias
+                setattr(parent, name, getattr(m, 'act', nn.Identity()))
+            conv = m
     return net

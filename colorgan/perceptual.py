@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib import import_module
 from torch import nn
-from .encoder import fit, say_once, timm_state, weights_file
+from .encoder import fit, folded, say_once, timm_state, weights_file
 from .lab import ColorganError
 
 # %% ../nbs/05_perceptual.ipynb #a122757a
@@ -37,7 +37,8 @@ class LiteView(nn.Module):
     def __init__(self, state): # its ImageNet weights, by timm's names
         super().__init__()
         import timm
-        self.net = fit(timm.create_model('tf_efficientnet_lite0', pretrained=False, num_classes=0), state, 'EfficientNet-Lite0').eval()
+        net = fit(timm.create_model('tf_efficientnet_lite0', pretrained=False, num_classes=0), state, 'EfficientNet-Lite0')
+        self.net = folded(net.eval()).to(memory_format=torch.channels_last)
     @torch.inference_mode()
     def forward(self, rgb):
         return self.net(F.interpolate(rgb, (224, 224), mode='bilinear', antialias=True) * 2 - 1)
