@@ -179,14 +179,22 @@ def _print_figures(r):
         beside = next(b for b in ('grey', 'truth') if f'{k}_{b}' in r)
         span = '{:7.2f} to {:.2f}'.format(*r['ci'][k]) if k in r['ci'] else ''
         print(f"  {name:<22}{r[k]:8.2f}  {span:<18}{beside}: {r[f'{k}_{beside}']:.2f}")
+    if 'frontier' in r: _print_frontier(r['frontier'])
     for k, name in dict(sizes='ab between working sizes', old='ab distance, made old by').items():
         if k in r: print(f'  {name}: ' + ', '.join(f'{n} {v:.2f}' for n, v in r[k].items() if n != 'n'))
+
+def _print_frontier(rows):
+    names = dict(factor='chroma times', cf='colourfulness', de2000='CIEDE2000', ab='ab distance', frechet='Frechet', fid='FID')
+    shown = [k for k in names if k in rows[0]]
+    print("  as shares of the truth's colourfulness and of grey's distances:\n  " + ''.join(f'{names[k]:>15}' for k in shown))
+    for r in rows: print('  ' + ''.join(f'{r[k]:15.3f}' for k in shown))
 
 # %% ../nbs/12_cli.ipynb #e5a1c0de
 def _evaluate(a):
     from colorgan.evaluation import evaluate
     from colorgan.core import write_json
-    result = evaluate(a.weights or ['light'], a.data, a.size, a.work, a.items, a.device, a.protocol, sheet=a.sheet, sizes=a.sizes, old=a.old)
+    result = evaluate(a.weights or ['light'], a.data, a.size, a.work, a.items, a.device, a.protocol, sheet=a.sheet, sizes=a.sizes, old=a.old,
+                      frontier=a.frontier)
     seen = result['work'] if result['work'] else 'its own'
     print(f"{result['n']} photos, judged {'each at its own size' if result['size'] is None else 'at short side ' + str(result['size'])}, seen by the network at {seen}")
     for r in (result, *result.get('others', [])): _print_figures(r)
@@ -203,6 +211,7 @@ def _evaluate_words(p):
     p.add_argument('--sheet', metavar='PNG', help='draw the ten best, median and worst photos there')
     p.add_argument('--sizes', type=_numbers, metavar='N,N,…', help='how much the colours change between these working sizes, such as 128,192,256,384')
     p.add_argument('--old', action='store_true', help='how the colours degrade on photos made old')
+    p.add_argument('--frontier', metavar='PNG', help='draw how the distances change as the chroma is multiplied, for weights to be compared at the same colourfulness')
     _words(p, 'size', 'device', 'json')
 
 # %% ../nbs/12_cli.ipynb #dae9c48d

@@ -34,6 +34,7 @@ class Recipe:
     sizes: tuple = () # sides that batches are made smaller to, at most `size`; (): all are trained at `size`
     growing: bool = False # the sizes follow each other during a stage, instead of being drawn at random
     old: float = 0. # share of the training photos that the network sees as if they were old
+    sharpness: float = 0. # share of the training photos that the network sees blurred, resampled, sharpened, compressed or grainy
     bs: int = 16 # photos in a batch
     items: int = None # at most so many photos; None: all there are
     pixel_loss: str = _one_of('l1', 'mse', 'huber', 'bins') # 'bins' needs a generator that scores bins
@@ -53,6 +54,7 @@ class Recipe:
     clip: float = 0. # gradients longer than this are shortened to it; 0: never
     encoder_lr_mult: float = 1. # the generator's encoder learns at this many times the rate of the rest
     frozen: int = 0 # so many of the encoder's first stages stay as they are: they cost the most and change the least
+    freeze_bn: str = _one_of('none', 'encoder', 'all') # whose batch norms keep their running statistics in training: 'all' if it goes on learning
     ema: float = 0. # decay of the running average of the generator that is evaluated and saved; 0: none
     pretrain_epochs: int = 20 # how often the first stage sees every photo; 0: no first stage
     pretrain_for: str = _one_of('colour', 'grey') # what the first stage predicts: the photo, or the grey photo again

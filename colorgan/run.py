@@ -229,7 +229,8 @@ def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
         if world_size() > 1: broadcast_first(lambda: bool(photos(recipe))) # the first process makes the cache
         dls = photos(recipe)
         gen = create_gen(recipe, pretrained=not init)
-        if init: fill(gen, load_tensors(init), f'the weights of {init}')
+        new = [f'net.{part}' for part in getattr(gen.net, 'begins_at_zero', ())]
+        if init: fill(gen, load_tensors(init), f'the weights of {init}', new)
         with run_folder(out, drive) as path:
             amp = amp or best_precision(device, gen)
             if bs == 'auto':

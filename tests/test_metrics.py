@@ -221,7 +221,7 @@ def test_evaluate_on_the_command_line(tmp_path):
     (tmp_path/'broken.png').write_text('no photo')
     colorgan = Path(sys.executable).with_name('colorgan')
     done = subprocess.run([colorgan, 'evaluate', tmp_path, '--weights', 'light', '--weights', 'light', '--size', '48', '--work', '48', '--sizes', '32,48,64',
-                           '--old', '--json', tmp_path/'r.json', '--sheet', tmp_path/'s.png'], capture_output=True, text=True)
+                           '--old', '--json', tmp_path/'r.json', '--sheet', tmp_path/'s.png', '--frontier', tmp_path/'f.png'], capture_output=True, text=True)
     assert not done.returncode, done.stderr
     r = json.loads((tmp_path/'r.json').read_text())
     assert (r['n'], r['size'], r['work'], len(r['skipped']), len(r['others'])) == (4, 48, 48, 1, 1)
@@ -229,7 +229,10 @@ def test_evaluate_on_the_command_line(tmp_path):
     assert r['old']['none'] == pytest.approx(r['ab'], abs=.2) and r['ci']['ab'][0] <= r['ab'] <= r['ci']['ab'][1]
     assert {k: r['others'][0][k] for k in ('ab', 'psnr')} == {k: r[k] for k in ('ab', 'psnr')}
     for words in 'between working sizes: 32-48', 'made old by: none', 'skipped', 'mean ab distance': assert words in done.stdout
-    assert Image.open(tmp_path/'s.png').width > 3 * 3 * 150
+    assert Image.open(tmp_path/'s.png').width > 3 * 3 * 150 and Image.open(tmp_path/'f.png').width > 400
+    as_it_is = next(row for row in r['frontier'] if row['factor'] == 1)
+    assert as_it_is['ab'] == pytest.approx(r['ab'] / r['ab_grey']) and as_it_is['cf'] == pytest.approx(r['cf'] / r['cf_truth'])
+    assert r['others'][0]['frontier'] == r['frontier'] and 'chroma times' in done.stdout
     for wrong, why in ('--sizes 32', 'at least two'), ('--sizes 32,x', 'list of numbers'), ('--protocol mine', 'ddcolor'):
         done = subprocess.run([colorgan, 'evaluate', tmp_path, *wrong.split()], capture_output=True, text=True)
         assert done.returncode == 2 and why in done.stderr and done.stderr.count('\n') == 1, done.stderr

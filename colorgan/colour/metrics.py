@@ -56,21 +56,26 @@ def _mean_hue(C, h1, h2):
 
 def _cos(degrees): return torch.deg2rad(degrees).cos()
 
+def _seventh(C):
+    "`C**7`, several times faster"
+    cube = C * C * C
+    return cube * cube * C
+
 # %% ../../nbs/colour/04_metrics.ipynb #76c36942
 def ciede2000(lab, # CIE Lab, shape `(n, 3, h, w)`
               true_lab, # the same
              ): # the difference at each point, shape `(n, h, w)`
     "Colour difference CIEDE2000 (Sharma, Wu and Dalal 2005)"
     (L1, a1, b1), (L2, a2, b2) = (t.float().unbind(1) for t in (lab, true_lab))
-    C7 = ((a1.hypot(b1) + a2.hypot(b2)) / 2) ** 7
+    C7 = _seventh((a1.hypot(b1) + a2.hypot(b2)) / 2)
     G = 1.5 - (C7 / (C7 + 25**7)).sqrt() / 2
     C1, C2, h1, h2 = (G * a1).hypot(b1), (G * a2).hypot(b2), _hue(G * a1, b1), _hue(G * a2, b2)
     L, C, h = (L1 + L2) / 2, (C1 + C2) / 2, _mean_hue(C1 * C2, h1, h2)
     dh = torch.where(C1 * C2 == 0, 0., (h2 - h1 + 180) % 360 - 180)
     dH = 2 * (C1 * C2).sqrt() * torch.deg2rad(dh / 2).sin()
-    T = 1 - .17 * _cos(h - 30) + .24 * _cos(2 * h) + .32 * _cos(3 * h + 6) - .2 * _cos(4 * h - 63)
+    C7, T = _seventh(C), 1 - .17 * _cos(h - 30) + .24 * _cos(2 * h) + .32 * _cos(3 * h + 6) - .2 * _cos(4 * h - 63)
     SL, SC, SH = 1 + .015 * (L - 50) ** 2 / (20 + (L - 50) ** 2).sqrt(), 1 + .045 * C, 1 + .015 * C * T
-    turn = -torch.deg2rad(60 * torch.exp(-((h - 275) / 25) ** 2)).sin() * 2 * (C**7 / (C**7 + 25**7)).sqrt()
+    turn = -torch.deg2rad(60 * torch.exp(-((h - 275) / 25) ** 2)).sin() * 2 * (C7 / (C7 + 25**7)).sqrt()
     l, c, q = (L2 - L1) / SL, (C2 - C1) / SC, dH / SH
     return (l * l + c * c + q * q + turn * c * q).clamp(min=0).sqrt()
 

@@ -6,12 +6,14 @@ Docs: https://colorgan.github.io/colorgan/engine/learner.html.md"""
 
 # %% auto #0
 __all__ = ['Adam', 'create_opt_func', 'Clock', 'EMA', 'QuietRecorder', 'QuietProgress', 'ab_error', 'Sizes', 'Old', 'GreyTarget',
-           'Frozen', 'make_learner']
+           'Sharpness', 'Frozen', 'FrozenNorms', 'batch_statistics', 'norm_gap', 'make_learner']
 
 # %% ../../nbs/engine/00_learner.ipynb #6a728ce4
 import fastai.callback.fp16, fastai.callback.schedule, time # noqa: F401
 import numpy as np, torch, torch.nn.functional as F
 from functools import partial
+from contextlib import contextmanager
+from torch import nn
 from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.core import Callback, CancelFitException, CancelTrainException
 from fastai.callback.progress import ProgressCallback
@@ -25,7 +27,7 @@ from torch.optim.adam import adam
 from torch.optim.adamw import adamw
 from ..color import get_space, lab_to_rgb, rgb_to_lab
 from ..colour.metrics import DeviceMean, ab_distance
-from ..colour.old import encode_old
+from ..colour.old import encode_old, vary_sharpness
 from .distributed import all_reduce_max
 from .order import LinkedCallback, order_of
 
@@ -230,6 +232,19 @@ class GreyTarget(Callback):
         L = rgb_to_lab(self.space.decode(y[:, :1], y))[:, :1]
         self.learn.yb = (self.space.encode(lab_to_rgb(torch.cat([L, L * 0, L * 0], 1)))[1],)
 
+# %% ../../nbs/engine/00_learner.ipynb #000d0d8a
+class Sharpness(Callback):
+    "Show a share of the training photos softer or sharper than they are"
+    order, run_valid = order_of('Sharpness'), False
+    def __init__(self, share, # of the photos
+                 space): # name of the space, or the space
+        self.part, self.space = share, get_space(space)
+    def before_batch(self):
+        x, y = self.xb[0], self.yb[0]
+        grey = vary_sharpness((x.as_subclass(torch.Tensor) + 1) / 2, self.part, (self.train_iter, 1))
+        x = (grey * 2 - 1).as_subclass(type(x))
+        self.learn.xb, self.learn.yb = (x,), (self.space.join(x, self.space.painted(y)),)
+
 # %% ../../nbs/engine/00_learner.ipynb #83c07cae
 class Frozen(Callback):
     "Keep the first stages of the generator's encoder as they are, batch norm and all"
@@ -244,6 +259,38 @@ class Frozen(Callback):
         for m in self.stages: m.eval()
     def after_fit(self):
         for m in self.stages: m.requires_grad_(True)
+
+# %% ../../nbs/engine/00_learner.ipynb #23c27db9
+class FrozenNorms(Callback):
+    "Let batch norms of the generator use their running statistics while it trains"
+    run_valid = False
+    order = order_of('FrozenNorms')
+    def __init__(self, whose, # 'all' of the generator's, or those of its 'encoder'
+                 gen): # the generator
+        part = gen if whose == 'all' else getattr(gen.net, 'encoder', None)
+        self.norms = [m for m in part.modules() if isinstance(m, nn.BatchNorm2d)] if part else []
+    def before_train(self):
+        for m in self.norms: m.eval()
+
+# %% ../../nbs/engine/00_learner.ipynb #22877d46
+@contextmanager
+def batch_statistics(net): # a network
+    "Inside, batch norms use the statistics of the batch, and the running ones stay as they are"
+    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    before = [(m.training, m.track_running_stats) for m in norms]
+    for m in norms: m.training, m.track_running_stats = True, False
+    try: yield net
+    finally:
+        for m, (training, tracks) in zip(norms, before): m.training, m.track_running_stats = training, tracks
+
+# %% ../../nbs/engine/00_learner.ipynb #3cf19d80
+def norm_gap(space): # name of the space, or the space
+    "A metric: the ab error with the batch's statistics minus that with the running ones"
+    s = get_space(space)
+    def gap(learn):
+        with torch.no_grad(), batch_statistics(learn.model): pred = learn.model(*learn.xb)
+        return ab_distance(s.ab(pred), s.ab(learn.y)) - ab_distance(s.ab(learn.pred), s.ab(learn.y))
+    return DeviceMean(gap, 'norm_gap')
 
 # %% ../../nbs/engine/00_learner.ipynb #8be4e50b
 def make_learner(dls, # fastai `DataLoaders` of (x, y) in network range
@@ -261,6 +308,8 @@ def make_learner(dls, # fastai `DataLoaders` of (x, y) in network range
     if recipe.clip: cbs.append(GradientClip(recipe.clip))
     if recipe.sizes: cbs.append(Sizes(recipe.sizes, recipe.growing, clock))
     if recipe.old: cbs.append(Old(recipe.old, recipe.space))
+    if recipe.sharpness: cbs.append(Sharpness(recipe.sharpness, recipe.space))
     if recipe.frozen: cbs.append(Frozen(recipe.frozen, gen))
+    if recipe.freeze_bn != 'none': cbs.append(FrozenNorms(recipe.freeze_bn, gen))
     learn = Learner(dls, model, loss_func=loss, **kwargs).remove_cbs([Recorder, ProgressCallback])
     return learn.add_cbs(cbs)

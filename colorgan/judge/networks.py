@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib import import_module
 from torch import nn
-from ..nets.encoder import load_into, say_once, timm_state, weights_file
+from ..nets.encoder import folded, load_into, say_once, timm_state, weights_file
 from ..core import ColorganError
 
 # %% ../../nbs/judge/00_networks.ipynb #a122757a
@@ -37,7 +37,9 @@ class LiteView(nn.Module):
     def __init__(self, state): # its ImageNet weights, by timm's names
         super().__init__()
         import timm
-        self.net = load_into(timm.create_model('tf_efficientnet_lite0', pretrained=False, num_classes=0), state, 'EfficientNet-Lite0').eval()
+        net = timm.create_model('tf_efficientnet_lite0', pretrained=False, num_classes=0)
+        net = load_into(net, state, 'EfficientNet-Lite0')
+        self.net = folded(net.eval()).to(memory_format=torch.channels_last)
     @torch.inference_mode()
     def forward(self, rgb):
         return self.net(F.interpolate(rgb, (224, 224), mode='bilinear', antialias=True) * 2 - 1)

@@ -112,12 +112,13 @@ class AtSize(nn.Module):
 # %% ../../nbs/nets/00_blocks.ipynb #90a370ba
 @contextmanager
 def evaluating(net): # a network in either mode
-    "`net` in evaluation mode and without gradients; afterwards in the mode in which it was"
-    mode = net.training
+    "`net` in evaluation mode and without gradients; afterwards each part is in the mode in which it was"
+    modes = {m: m.training for m in net.modules()}
     net.eval()
     try:
         with torch.no_grad(): yield net
-    finally: net.train(mode)
+    finally:
+        for m, mode in modes.items(): m.training = mode
 
 # %% ../../nbs/nets/00_blocks.ipynb #6d55ea4b
 def call_builder(builders, # functions by name

@@ -6,13 +6,14 @@ Docs: https://colorgan.github.io/colorgan/nets/encoder.html.md"""
 
 # %% auto #0
 __all__ = ['load_into', 'say_once', 'weights_file', 'from_torchvision', 'torchvision_net', 'timm_state', 'timm_net', 'AsImageNet',
-           'even_convs']
+           'even_convs', 'folded']
 
 # %% ../../nbs/nets/01_encoder.ipynb #3b18216e
 from functools import cache
 from pathlib import Path
 import torch, torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision import models
 from ..core import ColorganError, fetch
 
@@ -141,4 +142,17 @@ def even_convs(net): # a network of timm, changed in place
     for conv in net.modules():
         if type(conv) is Conv2dSame and conv.stride == (2, 2) and conv.dilation == (1, 1):
             conv.__class__ = EvenConv
+    return net
+
+# %% ../../nbs/nets/01_encoder.ipynb #23d858da
+def folded(net): # a network in evaluation mode, changed in place
+    "`net` with every batch norm that follows a convolution folded into it"
+    for parent in list(net.modules()):
+        conv = None
+        for name, m in list(parent.named_children()):
+            if isinstance(m, nn.BatchNorm2d) and isinstance(conv, nn.Conv2d):
+                both = fuse_conv_bn_eval(conv, m)
+                conv.weight, conv.bias = both.weight, both.bias
+                setattr(parent, name, getattr(m, 'act', nn.Identity()))
+            conv = m
     return net

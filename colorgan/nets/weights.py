@@ -122,10 +122,13 @@ def load_tensors(weights, # as `find_weights` takes them
 def fill(gen, # a generator
          state: dict, # tensors by name
          what='these weights', # how an error calls them
+         new=(), # beginnings of names: if `state` has none of a part's tensors, the generator keeps its own
         ):
     "Copy `state` into `gen` if every name and shape fits; else raise `ColorganError` with the first that does not"
     own = gen.state_dict()
-    odd = [k for k in own if k not in state] + [k for k in state if k not in own]
+    kept = tuple(n for n in new if not any(k.startswith(n) for k in state))
+    odd = [k for k in own if k not in state and not k.startswith(kept)]
+    odd += [k for k in state if k not in own]
     odd += [k for k in own if k in state and own[k].shape != state[k].shape]
     if odd:
         k, n = odd[0], len(odd) - 1
@@ -134,7 +137,7 @@ def fill(gen, # a generator
         else: said = f'has shape {tuple(state[k].shape)}, not {tuple(own[k].shape)}'
         more = f', and {n} more do not fit' if n else ''
         raise ColorganError(f'{what} belong to another recipe: {k} {said}{more}')
-    gen.load_state_dict(state)
+    gen.load_state_dict(own | state)
     return gen
 
 # %% ../../nbs/nets/05_weights.ipynb #3fc9b151
