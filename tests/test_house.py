@@ -103,8 +103,7 @@ def test_import_colorgan_imports_nothing_else():
 
 def test_colorizing_needs_few_modules_and_no_torch():
     code = """import json, sys
-from colorgan.colorizer import colorize
-from colorgan.photos.sources import bundled_photos
+from colorgan import colorize, bundled_photos
 colorize(bundled_photos()[0], weights='light')
 print(json.dumps(sorted(m for m in sys.modules if m.split('.')[0] in ('colorgan', 'torch', 'fastai', 'datasets'))))"""
     loaded = [m for m in python(code) if m in modules or not m.startswith('colorgan')]
