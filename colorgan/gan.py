@@ -1,4 +1,4 @@
-"""The second stage: generator and discriminator learn from every batch, in one ordinary fastai `Learner`
+"""The second stage: both networks learn from every batch, with one forward and one backward pass, in an ordinary fastai `Learner`
 
 Docs: https://colorgan.github.io/colorgan/gan.html.md"""
 
@@ -51,7 +51,8 @@ class GANLoss:
     def __init__(self, gan, # the `GAN`
                  recipe): # the `Recipe` that names the losses and their weights
         self.gan, self.lam, self.gp = gan, recipe.lam, recipe.gp if recipe.adv_loss == 'wgan-gp' else 0.
-        self.pixel, self.adv = ColourLoss(recipe, gan.gen), adv_loss(recipe.adv_loss, recipe.label_smoothing)
+        self.pixel = ColourLoss(recipe, gan.gen)
+        self.adv = adv_loss(recipe.adv_loss, recipe.label_smoothing)
         self.reset()
 
     def __call__(self, fake, y, reduction='mean'):
@@ -75,7 +76,8 @@ class GANLoss:
 
     def reset(self): self.sums, self.counts = {k: 0. for k in self.parts}, {k: 0 for k in self.parts}
     def add(self, **losses):
-        for k, v in losses.items(): self.sums[k], self.counts[k] = self.sums[k] + v.detach(), self.counts[k] + 1
+        for k, v in losses.items():
+            self.sums[k], self.counts[k] = self.sums[k] + v.detach(), self.counts[k] + 1
     def mean(self, k): return float(self.sums[k] / self.counts[k]) if self.counts[k] else None
 
 # %% ../nbs/06_gan.ipynb #d1b2182b
@@ -88,7 +90,8 @@ class Turns(LinkedCallback):
                  late=0, # `n_critic` later on; 0: no change
                  late_at=0.): # share of the stage from which on it is later; 0: never
         self.clock, self.needs = clock, [clock]
-        self.n_critic, self.warmup, self.late, self.late_at = n_critic, warmup, late or n_critic, late_at or 2.
+        self.n_critic, self.warmup = n_critic, warmup
+        self.late, self.late_at = late or n_critic, late_at or 2.
     def before_train(self): self.loss_func.reset()
     def before_batch(self):
         i = self.train_iter - self.warmup
@@ -105,10 +108,12 @@ def gan_learner(dls, # `DataLoaders` of `get_dls`, in the recipe's space
                 cbs=None, # more callbacks
                 clock=None, # a `Clock` for a stage that lasts minutes; None: epochs count
                 **kwargs, # to fastai's `Learner`; they override the recipe
-               ) -> Learner: # trained by `fit(epochs)`; its parameter groups: the generator's encoder, its rest, the discriminator
+               ) -> Learner: # trained by `fit(epochs)`; its groups: encoder, rest of the generator, discriminator
     "The learner of the second stage: the recorder shows both players' losses and the ab error"
     clock = clock or Clock()
-    gan = GAN(create_gen(recipe) if gen is None else gen, create_critic(recipe) if critic is None else critic)
+    if gen is None: gen = create_gen(recipe)
+    if critic is None: critic = create_critic(recipe)
+    gan = GAN(gen, critic)
     loss = GANLoss(gan, recipe)
     turns = Turns(clock, recipe.n_critic, recipe.critic_warmup, recipe.n_critic_late, recipe.drop_at)
     metrics = [ValueMetric(lambda k=k: loss.mean(k), k) for k in loss.parts] + [ab_error(recipe.space)]

@@ -25,6 +25,7 @@ def pretrain_learner(dls, # `DataLoaders` of `get_dls`, in the recipe's space
     "The learner of the first stage: pixel loss only"
     if gen is None: gen = create_gen(recipe)
     if recipe.pretrain_for == 'grey': cbs = [GreyTarget(recipe.space), *L(cbs)]
+    lr = recipe.pretrain_lr
     ours = dict(opt_func=create_opt_func(recipe, (.9, .999)), splitter=splitter,
-                lr=[recipe.pretrain_lr * recipe.encoder_lr_mult, recipe.pretrain_lr], metrics=ab_error(recipe.space))
+                lr=[lr * recipe.encoder_lr_mult, lr], metrics=ab_error(recipe.space))
     return make_learner(dls, gen, ColourLoss(recipe, gen), recipe, gen, cbs, clock, **ours | kwargs)

@@ -1,4 +1,4 @@
-"""One function trains any recipe, both stages, into a folder: what was run, a log, pictures on the way, and at the end the model
+"""One function trains any recipe into a folder: what was asked for, a log, pictures on the way, and the model
 
 Docs: https://colorgan.github.io/colorgan/run.html.md"""
 
@@ -18,9 +18,11 @@ from fastcore.foundation import L
 from pathlib import Path
 from .core import ColorganError, photo_name
 from .data import default_device, get_dls
-from .engine.callbacks import ColourMetrics, Finite, Interruptible, RunLog, Schedule, first_photos, predict_rgb, save_image, tracked, tracker_names
+from .engine.callbacks import (ColourMetrics, Finite, Interruptible, RunLog, Schedule, first_photos,
+    predict_rgb, save_image, tracked, tracker_names)
 from .engine.checkpoint import CheckpointCallback, Checkpoints, StartAt, rng_state, set_rng_state
-from .engine.distributed import DistributedAverage, all_reduce_max, broadcast_first, process_group, rank, shard_dls, world_size
+from colorgan.engine.distributed import (DistributedAverage, all_reduce_max, broadcast_first, process_group, rank,
+    shard_dls, world_size)
 from .engine.drive import mirrored
 from .engine.fast import auto_bs, best_precision, fast_math, precision, try_compile
 from .engine.folder import RunFolder, interrupted_runs, status
@@ -36,7 +38,8 @@ from .visualize import loss_curves, show_sheet
 # %% ../nbs/09_run.ipynb #86b94856
 def photos_fingerprint(dls) -> str:
     "A short code for which photos are trained on and which are held out"
-    names = '\n'.join(Path(photo_name(r)).name for dl in dls.loaders for r in (*getattr(dl.dataset, 'refs', ()), '|'))
+    refs = [r for dl in dls.loaders for r in (*getattr(dl.dataset, 'refs', ()), '|')]
+    names = '\n'.join(Path(photo_name(r)).name for r in refs)
     return hashlib.blake2b(names.encode(errors='replace'), digest_size=8).hexdigest()
 
 # %% ../nbs/09_run.ipynb #1b90092e
@@ -50,7 +53,8 @@ class Run:
                  resume=False, # go on with a run that is there already
                  keep=2, # checkpoints to keep
                  minutes=5.): # between two checkpoints
-        self.folder, self.recipe, self.dls, self.amp, self.minutes = RunFolder(path), recipe, dls, amp, minutes
+        self.folder, self.recipe, self.dls = RunFolder(path), recipe, dls
+        self.amp, self.minutes = amp, minutes
         self.settings = dict(recipe=asdict(recipe), **settings, amp=amp, train_photos=len(dls.train_ds),
                              valid_photos=len(dls.valid_ds), photos=photos_fingerprint(dls))
         self.columns, self.state = {}, None
@@ -63,17 +67,20 @@ class Run:
         "Write `run.json`, or compare with the one that is there; raises `ColorganError` if it has other settings"
         old = self.folder.settings()
         if old: return self.compare(old, resume)
-        self.describe(command=shlex.join(['colorgan', *sys.argv[1:]]) if Path(sys.argv[0]).stem == 'colorgan' else None)
+        by_command = Path(sys.argv[0]).stem == 'colorgan'
+        self.describe(command=shlex.join(['colorgan', *sys.argv[1:]]) if by_command else None)
         return False
     def describe(self, **more): self.folder.describe(self.settings | dict(versions=versions()) | more)
     def compare(self, old, resume):
         path = self.folder.path
-        if not resume: raise ColorganError(f'{path} already holds a run: go on with it (resume), or give another folder')
+        if not resume:
+            raise ColorganError(f'{path} already holds a run: go on with it (resume), or give another folder')
         before, now = ({**d, **d['recipe']} for d in (old, json.loads(json.dumps(self.settings))))
         may_differ = ('recipe', 'data', 'valid', 'amp', 'compile')
         for k in now:
             if k in before and k not in may_differ and before[k] != now[k]:
-                raise ColorganError(f'{path} was begun with {k} {before[k]!r}, not {now[k]!r}: give the same command as then, or another folder')
+                raise ColorganError(f'{path} was begun with {k} {before[k]!r}, not {now[k]!r}: '
+                                    'give the same command as then, or another folder')
         return old.get('finished', False)
 
     def pick_up(self, gen) -> int: # the number of the stage to go on with
@@ -95,16 +102,19 @@ class Run:
         "What belongs into a checkpoint besides the learner"
         return dict(columns=self.columns, log=self.folder.log_size())
 
-    def save_stage(self, number, stage, learn, gen, # its number and name; its learner, and the generator in it
+    def save_stage(self, number, stage, # its number and name
+                   learn, gen, # its learner, and the generator in it
                    complete): # it was not stopped
         "Save what a stage leaves behind: the model, a new column of the sheet, the curves, and a checkpoint"
         names, values = learn.recorder.metric_names[1:-1], (learn.recorder.values or [[]])[-1]
         save_model(self.folder.model, gen, self.recipe, stage=stage, steps=learn.train_iter,
                    metrics={k: float(v) for k, v in zip(names, values) if v is not None},
                    **{k: v for k, v in self.settings.items() if k != 'recipe'})
-        self.columns['after L1' if stage == 'pretrain' else 'after GAN'] = (predict_rgb(gen, self.x) * 255).round().byte()
+        column = 'after L1' if stage == 'pretrain' else 'after GAN'
+        self.columns[column] = (predict_rgb(gen, self.x) * 255).round().byte()
         truth = self.dls.space.decode(self.x, self.y).cpu()
-        columns = {'grey': self.x.rgb().cpu(), **{k: c.float() / 255 for k, c in self.columns.items()}, 'truth': truth}
+        after = {k: c.float() / 255 for k, c in self.columns.items()}
+        columns = {'grey': self.x.rgb().cpu(), **after, 'truth': truth}
         save_image(show_sheet(list(zip(*columns.values())), list(columns)), self.folder.path/'sheet.png')
         if self.folder.log_size(): save_image(loss_curves(self.folder.path), self.folder.path/'curves.png')
         if not complete: return
@@ -127,24 +137,30 @@ def fit_stage(run, # the `Run`
               gen, # the generator
               epochs, minutes=None, # how long; minutes override epochs
               cbs=()): # more callbacks
-    "Train one stage and save the model; after Ctrl-C `KeyboardInterrupt` is raised with a sentence, when all is saved"
+    "Train one stage and save the model; raises `KeyboardInterrupt` after Ctrl-C, when all is saved"
     device, recipe, clock = run.dls.device, run.recipe, Clock(minutes)
     learn = dict(pretrain=pretrain_learner, gan=gan_learner)[stage](run.dls, recipe, gen, clock=clock)
     ema, average = callback_of(learn, EMA), DistributedAverage() if world_size() > 1 else None
     stop, finite = Interruptible(), Finite(run.folder.path, 16 if device.type == 'cuda' else 1)
-    checkpoint = CheckpointCallback(run.checkpoints, number, clock, stop, run.minutes, run.state, run.extra_state, ema, average)
+    checkpoint = CheckpointCallback(run.checkpoints, number, clock, stop, run.minutes, run.state, run.extra_state,
+                                    ema, average)
     schedule = Schedule(clock, recipe.schedule, recipe.warmup, recipe.drop_at if stage == 'gan' else 0.)
     metrics = ColourMetrics(batch=run.watched, ema=ema)
-    ours = [StartAt(checkpoint.first[0]), schedule, metrics, finite, checkpoint, stop, *precision(device, run.amp, gen), *L(average)]
-    if not rank(): ours.append(RunLog(run.folder, stage, gen, run.x, clock, [cb.show for cb in cbs if hasattr(cb, 'show')]))
+    ours = [StartAt(checkpoint.first[0]), schedule, metrics, finite, checkpoint, stop, *L(average),
+            *precision(device, run.amp, gen)]
+    if not rank():
+        viewers = [cb.show for cb in cbs if hasattr(cb, 'show')]
+        ours.append(RunLog(run.folder, stage, gen, run.x, clock, viewers))
     with fast_math(device): learn.fit(10**6 if minutes else epochs, cbs=[*ours, *cbs])
     if finite.bad is not None:
-        raise ColorganError(f'the loss of step {finite.bad} is not finite: its batch is in {run.folder.path/"nonfinite.pt"}; '
+        batch = run.folder.path/'nonfinite.pt'
+        raise ColorganError(f'the loss of step {finite.bad} is not finite: its batch is in {batch}; '
                             'try a smaller learning rate, or clip=1')
     if not rank(): run.save_stage(number, stage, learn, gen, complete=not stop.stopped)
     run.state = None
     if all_reduce_max(stop.requested):
-        raise KeyboardInterrupt(f'Stopped by Ctrl-C. What was trained so far is in {run.folder.model}; the same command with --resume goes on.')
+        raise KeyboardInterrupt(f'Stopped by Ctrl-C. What was trained so far is in {run.folder.model}; '
+                                'the same command with --resume goes on.')
 
 def fit_stages(run, # the `Run`
                gen, # the generator
@@ -163,11 +179,12 @@ def fit_stages(run, # the `Run`
 
 # %% ../nbs/09_run.ipynb #2ca8d333
 def size_fields(size): # a number, several, or a text such as '64,128'
-    "The recipe's fields for a size, or for several that grow in the course of each stage; raises `ColorganError` if they are no numbers"
+    "The recipe's fields for a size, or for several that grow in the course of each stage"
     if size is None: return {}
-    parts = size.split(',') if isinstance(size, str) else size if isinstance(size, (list, tuple)) else [size]
-    try: ns = [int(part) for part in parts]
-    except ValueError: raise ColorganError(f'the size cannot be {size!r}: give a number, or several such as 64,128') from None
+    parts = size.split(',') if isinstance(size, str) else size
+    try: ns = [int(part) for part in (parts if isinstance(parts, (list, tuple)) else [parts])]
+    except ValueError:
+        raise ColorganError(f'the size cannot be {size!r}: give a number, or several such as 64,128') from None
     return dict(size=max(ns), sizes=tuple(ns), growing=True) if len(ns) > 1 else dict(size=ns[0])
 
 # %% ../nbs/09_run.ipynb #e7dfc475
@@ -180,7 +197,7 @@ def seed_all(seed):
 # %% ../nbs/09_run.ipynb #24f7f0d3
 @contextmanager
 def run_folder(out, drive=None): # see `mirrored`
-    "Inside, the run's folder belongs to this training alone, and is mirrored to where it lasts; yields its path. The first process sees to that."
+    "Inside, the run's folder belongs to this training alone, and is mirrored to where it lasts; yields its path"
     with ExitStack() as stack:
         def enter():
             path = stack.enter_context(mirrored(out, drive))
@@ -191,7 +208,8 @@ def run_folder(out, drive=None): # see `mirrored`
 # %% ../nbs/09_run.ipynb #47c89578
 def plain(data):
     "Photos as `run.json` can say them"
-    return [str(d) for d in data] if isinstance(data, (list, tuple)) else data if isinstance(data, (int, float)) else str(data)
+    if isinstance(data, (list, tuple)): return [str(d) for d in data]
+    return data if isinstance(data, (int, float)) else str(data)
 
 # %% ../nbs/09_run.ipynb #0f8b3d0a
 def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
@@ -199,34 +217,40 @@ def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
           out='run', # the folder to make
           pretrain_epochs=None, gan_epochs=None, # how long the stages last; None: as the recipe says
           pretrain_minutes=None, gan_minutes=None, # the same in minutes of training, which override epochs
-          size=None, bs=None, items=None, # side of the photos (or several, '64,128'), photos in a batch (or 'auto'), photos in all; None: as the recipe says
+          size=None, # side of the photos, or several that grow, '64,128'; None: as the recipe says
+          bs=None, # photos in a batch, or 'auto' for as many as fit; None: as the recipe says
+          items=None, # photos in all; None: as the recipe says
           seed=42, # of weights, split, order and crops
           device=None, # None: the best there is
           init=None, # weights to start from, as `find_weights` takes them
           resume=False, # go on with the run in `out`, or begin it if there is none
           keep=2, checkpoint_minutes=5., # checkpoints that stay, and how often one is written
           amp=None, # precision: 'fp32', 'fp16', 'bf16'; None: see `best_precision`
-          compile=False, # let torch.compile fuse the generator, where that works; worth it for long trainings on a GPU
+          compile=False, # torch.compile the generator, where that works; worth it for long trainings on a GPU
           valid=.2, # share of the photos that is held out, or other photos
-          drive=None, # a folder that lasts, such as `workspace()`: the run is mirrored there while it goes on, and found there
+          drive=None, # a folder that lasts, such as `workspace()`: the run is mirrored there, and found there
           track=None, # 'tensorboard', 'wandb', 'csv', several of them with commas, or a list
-          cbs=None, # your own fastai callbacks for both stages, or a function from a stage ('pretrain', 'gan') to its callbacks
+          cbs=None, # your own fastai callbacks for both stages, or a function from 'pretrain' or 'gan' to some
           data_kw=None, # more arguments for `get_dls`
           **changes, # other fields of the recipe
          ) -> Path: # the run's folder; the model is in `model/` there
-    "Train a recipe, both stages. Raises `ColorganError` on bad input, and `KeyboardInterrupt` after Ctrl-C, when what was trained is saved."
-    as_named, trackers = get_recipe(recipe), tracker_names(track)
-    asked = dict(pretrain_epochs=pretrain_epochs, gan_epochs=gan_epochs, bs=None if bs == 'auto' else bs, items=items, **size_fields(size))
+    "Train a recipe. Raises `ColorganError` on bad input, and `KeyboardInterrupt` after Ctrl-C, when all is saved."
+    recipe, trackers = get_recipe(recipe), tracker_names(track)
+    has = [stage for stage in ('pretrain', 'gan') if getattr(recipe, f'{stage}_epochs')]
+    asked = dict(pretrain_epochs=pretrain_epochs, gan_epochs=gan_epochs, items=items, **size_fields(size),
+                 bs=None if bs == 'auto' else bs)
     recipe = replace(recipe, **{k: v for k, v in asked.items() if v is not None}, **changes)
     precision('cpu', amp or 'fp32') # is there one of that name?
 
     def photos(recipe):
         if isinstance(data, DataLoaders): return data
-        return get_dls(data, recipe.size, recipe.bs, recipe.space, valid, recipe.items, seed, device, **(data_kw or {}))
+        return get_dls(data, recipe.size, recipe.bs, recipe.space, valid, recipe.items, seed, device,
+                       **(data_kw or {}))
 
     with process_group(default_device(device)) as device:
         seed_all(seed)
-        if world_size() > 1: broadcast_first(lambda: bool(photos(recipe))) # the first process makes the cache
+        if world_size() > 1:
+            broadcast_first(lambda: bool(photos(recipe))) # the first process makes the cache
         dls = photos(recipe)
         gen = create_gen(recipe, pretrained=not init)
         new = [f'net.{part}' for part in getattr(gen.net, 'begins_at_zero', ())]
@@ -239,13 +263,12 @@ def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
                     return begun['recipe']['bs'] if begun else auto_bs(recipe, device, len(dls.train_ds), amp)
                 recipe = replace(recipe, bs=broadcast_first(as_begun_or_largest))
                 dls = photos(recipe)
-            settings = dict(data=plain(data), valid=plain(valid), seed=seed, init=init and str(init), compile=compile,
-                            pretrain_minutes=pretrain_minutes, gan_minutes=gan_minutes)
+            settings = dict(data=plain(data), valid=plain(valid), seed=seed, init=init and str(init),
+                            compile=compile, pretrain_minutes=pretrain_minutes, gan_minutes=gan_minutes)
             run = Run(path, recipe, shard_dls(dls), settings, amp, resume, keep, checkpoint_minutes)
             if compile and not run.finished: try_compile(gen, recipe.size, device, amp)
             with tracked([] if rank() or run.finished else trackers, path, run.settings) as tracker_cbs:
-                fit_stages(run, gen, [stage for stage in ('pretrain', 'gan') if getattr(as_named, f'{stage}_epochs')],
-                           dict(pretrain=pretrain_minutes, gan=gan_minutes),
+                fit_stages(run, gen, has, dict(pretrain=pretrain_minutes, gan=gan_minutes),
                            lambda stage: [*stage_callbacks(cbs, stage), *tracker_cbs(stage)])
     return Path(out)
 
@@ -254,7 +277,8 @@ def go_on(run, # the folder of an interrupted run
           **kwargs): # more for `train`
     "Go on with a run as its `run.json` says; raises `ColorganError` if there is none"
     begun = RunFolder(run).settings()
-    if not begun: raise ColorganError(f'{run} holds no run: give the folder of one that was interrupted')
+    if not begun:
+        raise ColorganError(f'{run} holds no run: give the folder of one that was interrupted')
     as_begun = {k: begun[k] for k in ('valid', 'seed', 'init', 'amp', 'compile', 'pretrain_minutes', 'gan_minutes')}
     return train(begun['data'], recipe_from(begun['recipe']), run, resume=True, **as_begun | kwargs)
 

@@ -23,7 +23,9 @@ from colorgan import run as run_module
 from colorgan.cli import main
 from colorgan.critic import create_critic
 from colorgan.data import get_dls
+from colorgan.engine.checkpoint import StartAt
 from colorgan.engine.drive import mirrored
+from colorgan.engine.learner import Clock
 from colorgan.gan import gan_learner
 from colorgan.core import ColorganError
 from colorgan.loss import gradient_penalty
@@ -311,6 +313,35 @@ def test_own_callbacks_metrics_and_splitter_are_taken():
     for make in (pretrain_learner, gan_learner):
         learn = make(dls, recipe, cbs=[mine], metrics=[], splitter=lambda m: [list(m.parameters())], lr=1e-3)
         assert mine in learn.cbs and not learn.metrics and hasattr(learn, 'ema')
+
+
+def test_own_callbacks_of_a_run(tmp_path):
+    "The same ones for both stages, or what a function gives for each; one that has a method `show` is given the sheets."
+    class Watcher(Callback):
+        def __init__(self): self.epochs, self.sheets = [], []
+        def after_epoch(self): self.epochs.append((hasattr(self.model, 'gen'), self.epoch))
+        def show(self, sheet): self.sheets.append(sheet.size)
+    both, made = Watcher(), {}
+    quietly(out=tmp_path/'one', cbs=both)
+    quietly(out=tmp_path/'two', cbs=lambda stage: [made.setdefault(stage, Watcher())])
+    assert both.epochs == [(False, 0), (False, 1), (True, 0), (True, 1)] and both.sheets
+    assert made['pretrain'].epochs == [(False, 0), (False, 1)] and made['gan'].epochs == [(True, 0), (True, 1)]
+    assert same(tmp_path/'one', tmp_path/'two')
+
+
+def test_skipped_epochs_are_heard_of_by_nobody():
+    class Epochs(Callback):
+        def before_epoch(self): heard.append(('before', self.epoch))
+        def after_epoch(self): heard.append(('after', self.epoch))
+    heard, learn = [], pretrain_learner(get_dls('bundled', 32, 2, device='cpu'), recipe)
+    with learn.no_bar(), learn.no_logging(): learn.fit(3, cbs=[StartAt(2), Epochs()])
+    assert heard == [('before', 2), ('after', 2)] and len(learn.recorder.values) == 1 and learn.train_iter == 3
+
+
+def test_callback_that_another_needs_cannot_be_removed():
+    learn = gan_learner(get_dls('bundled', 32, 2, device='cpu'), recipe)
+    learn.remove_cb(Clock)
+    with learn.no_bar(), learn.no_logging(), pytest.raises(ColorganError, match='Turns needs the Clock'): learn.fit(1)
 
 
 def test_watched_figures_are_those_of_the_average(tmp_path):

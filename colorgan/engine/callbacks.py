@@ -1,4 +1,4 @@
-"""Schedules, Ctrl-C that loses nothing, watched photos, a log, losses that are not numbers, trackers: each a small callback
+"""Schedules, Ctrl-C that loses nothing, watched photos, a log, losses that are not numbers, trackers
 
 Docs: https://colorgan.github.io/colorgan/engine/callbacks.html.md"""
 
@@ -127,7 +127,7 @@ def save_image(im, # PIL image
 
 # %% ../../nbs/engine/01_callbacks.ipynb #dd9e4e8f
 class RunLog(LinkedCallback):
-    "After each epoch a line in the log, and pictures if the last ones are some seconds old; all the while, where the training is"
+    "Write the log, pictures that are not too many, the best weights, and where the training is"
     order = order_of('RunLog')
     def __init__(self, folder, # a `RunFolder`
                  stage, # 'pretrain' or 'gan'
@@ -139,7 +139,8 @@ class RunLog(LinkedCallback):
         self.clock, self.needs = clock, [clock]
         self.drawn, self.reported, self.curved = 0., 0., time.time()
     def before_fit(self):
-        self.best = min((line['ab_error'] for line in self.folder.log() if line['stage'] == self.stage), default=math.inf)
+        errors = [line['ab_error'] for line in self.folder.log() if line['stage'] == self.stage]
+        self.best = min(errors, default=math.inf)
     def after_batch(self):
         if time.time() - self.reported > 3: self.report()
     def after_validate(self):
@@ -150,8 +151,9 @@ class RunLog(LinkedCallback):
     def after_epoch(self):
         rec, photos = self.recorder, self.train_iter * self.dls.train.bs
         metrics = {k: round(float(v), 5) for k, v in zip(rec.metric_names[1:-1], rec.log[1:]) if v is not None}
+        lr, seconds = self.opt.hypers[-1]['lr'], round(self.clock.spent, 1)
         self.folder.add_to_log(dict(stage=self.stage, epoch=self.epoch, steps=self.train_iter, photos=photos,
-                                    seconds=round(self.clock.spent, 1), lr=self.opt.hypers[-1]['lr'], **metrics))
+                                    seconds=seconds, lr=lr, **metrics))
         if time.time() - self.curved > 20:
             save_image(loss_curves(self.folder.path), self.folder.path/'curves.png')
             self.curved = time.time()
@@ -159,10 +161,12 @@ class RunLog(LinkedCallback):
     def report(self):
         "Write where the training is"
         self.reported, share, spent = time.time(), self.clock.share(), self.clock.spent
+        photos = self.train_iter * self.dls.train.bs
         self.folder.report(stage=self.stage, epoch=self.epoch, epochs=None if self.clock.minutes else self.n_epoch,
-                           validating=not self.training, batch=self.iter + 1, batches=self.n_iter, share=round(share, 4),
-                           spent=round(spent, 1), left=round(spent * (1 / share - 1)) if share else None,
-                           photos_per_s=round(self.train_iter * self.dls.train.bs / spent, 1) if spent else None)
+                           validating=not self.training, batch=self.iter + 1, batches=self.n_iter,
+                           share=round(share, 4), spent=round(spent, 1),
+                           left=round(spent * (1 / share - 1)) if share else None,
+                           photos_per_s=round(photos / spent, 1) if spent else None)
     def save_best(self):
         tensors = {k: t.detach().cpu().contiguous() for k, t in self.gen.state_dict().items()}
         write_whole(make_folder(self.folder.checkpoints)/'best.safetensors', safetensors(tensors))
@@ -189,16 +193,20 @@ class Finite(Callback):
         all_finite = not steps or torch.stack([loss for _, loss, _, _ in steps]).isfinite().all().item()
         if not all_reduce_max(not all_finite): return
         self.bad, loss, xb, yb = next((s for s in steps if not s[1].isfinite()), steps[-1])
-        if not rank(): torch.save(dict(step=self.bad, loss=loss, x=xb[0].cpu(), y=yb[0].cpu()), self.folder/'nonfinite.pt')
+        if not rank():
+            batch = dict(step=self.bad, loss=loss, x=xb[0].cpu(), y=yb[0].cpu())
+            torch.save(batch, self.folder/'nonfinite.pt')
         raise CancelFitException()
 
 # %% ../../nbs/engine/01_callbacks.ipynb #f0beb532
 def tracker_names(track) -> list: # None, a name, several with commas, or a list of such
-    "The trackers that are asked for; raises `ColorganError` if there is none of that name, or its package is missing"
+    "The trackers that are asked for; raises `ColorganError` if one does not exist, or is not installed"
     names = [n.strip() for part in ([track] if isinstance(track, str) else track or []) for n in part.split(',')]
     for n in names:
-        if n not in ('tensorboard', 'wandb', 'csv'): raise ColorganError(f'there is no tracker {n!r}: choose among tensorboard, wandb, csv')
-        if n != 'csv' and importlib.util.find_spec(n) is None: raise ColorganError(f'the tracker {n} is not installed: pip install {n}')
+        if n not in ('tensorboard', 'wandb', 'csv'):
+            raise ColorganError(f'there is no tracker {n!r}: choose among tensorboard, wandb, csv')
+        if n != 'csv' and importlib.util.find_spec(n) is None:
+            raise ColorganError(f'the tracker {n} is not installed: pip install {n}')
     return names
 
 # %% ../../nbs/engine/01_callbacks.ipynb #ec186100
@@ -219,14 +227,16 @@ def tensorboard_callback(folder): # of the events
     class TensorBoard(TensorBoardCallback):
         def _setup_writer(self): self.writer = None
         def after_batch(self):
-            if self.writer is None: self.writer = SummaryWriter(self.log_dir, purge_step=self.train_iter)
+            if self.writer is None:
+                self.writer = SummaryWriter(self.log_dir, purge_step=self.train_iter)
             super().after_batch()
         def after_epoch(self):
             for name, value in zip(self.recorder.metric_names[1:-1], self.recorder.log[1:-1]):
                 if value is not None: self.writer.add_scalar(name, float(value), self.train_iter)
         def after_fit(self):
             if self.writer: super().after_fit()
-        def show(self, sheet): self.writer.add_image('samples', np.asarray(sheet), self.train_iter, dataformats='HWC')
+        def show(self, sheet):
+            self.writer.add_image('samples', np.asarray(sheet), self.train_iter, dataformats='HWC')
     return TensorBoard(folder, trace_model=False, log_preds=False)
 
 # %% ../../nbs/engine/01_callbacks.ipynb #66c02851
@@ -237,9 +247,12 @@ def wandb_run(folder, # of the run
     os.environ.setdefault('WANDB_SILENT', 'true')
     import wandb
     name = folder.absolute().name
-    about = dict(project='colorgan', name=name, id=hashlib.blake2b(f'{name} {sorted(config.items())}'.encode(), digest_size=8).hexdigest(), resume='allow')
+    key = hashlib.blake2b(f'{name} {sorted(config.items())}'.encode(), digest_size=8).hexdigest()
+    about = dict(project='colorgan', name=name, id=key, resume='allow')
     try: run = wandb.init(**about, dir=folder, config=config)
-    except Exception as e: raise ColorganError(f'Weights & Biases cannot be reached ({str(e).splitlines()[0]}): `wandb login` first, or set WANDB_MODE=offline') from e
+    except Exception as e:
+        raise ColorganError(f'Weights & Biases cannot be reached ({str(e).splitlines()[0]}): '
+                            '`wandb login` first, or set WANDB_MODE=offline') from e
     try: yield run
     finally: run.finish()
 

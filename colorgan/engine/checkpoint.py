@@ -1,4 +1,4 @@
-"""Everything that decides what a training does next, in one file, so that it can be killed at any moment and go on as if it had not been
+"""All that decides what a training does next, in one file: it can be killed at any moment and go on unchanged
 
 Docs: https://colorgan.github.io/colorgan/engine/checkpoint.html.md"""
 
@@ -23,7 +23,8 @@ def rng_state() -> dict: # tensors and numbers
     version, words, gauss = random.getstate()
     name, keys, *rest = np.random.get_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return dict(python=(version, torch.tensor(words), gauss), numpy=(name, torch.from_numpy(keys.astype(np.int64)), *rest),
+    return dict(python=(version, torch.tensor(words), gauss),
+                numpy=(name, torch.from_numpy(keys.astype(np.int64)), *rest),
                 torch=torch.get_rng_state(), cuda=cuda)
 
 def set_rng_state(state: dict): # as `rng_state` gives it
@@ -42,8 +43,9 @@ def learner_state(learn, # a `Learner`
                  ) -> dict: # tensors and numbers
     "All of a learner that its next step, and its next report, depend on"
     smooth, loss = learn.recorder.smooth_loss, learn.loss_func
-    state = dict(model=learn.model.state_dict(), opt=[dict(learn.opt.state[p]) for ps in learn.opt.param_lists for p in ps],
-                 train_iter=learn.train_iter, pct_train=learn.pct_train, smooth=(smooth.val, smooth.count), dice=rng_state())
+    opt = [dict(learn.opt.state[p]) for ps in learn.opt.param_lists for p in ps]
+    state = dict(model=learn.model.state_dict(), opt=opt, train_iter=learn.train_iter, pct_train=learn.pct_train,
+                 smooth=(smooth.val, smooth.count), dice=rng_state())
     if ema: state['ema'] = (ema.average, ema.steps)
     if getattr(learn, 'scaler', None): state['scaler'] = learn.scaler.state_dict()
     if hasattr(loss, 'sums'): state['sums'] = (dict(loss.sums), dict(loss.counts))
@@ -70,7 +72,8 @@ def restore_place(learn, # a `Learner`
     learn.train_iter = state['train_iter']
     learn.recorder.smooth_loss.val, learn.recorder.smooth_loss.count = state['smooth']
     if within: learn.pct_train = state['pct_train']
-    if within and 'sums' in state: learn.loss_func.sums, learn.loss_func.counts = (dict(d) for d in state['sums'])
+    if within and 'sums' in state:
+        learn.loss_func.sums, learn.loss_func.counts = (dict(d) for d in state['sums'])
 
 # %% ../../nbs/engine/02_checkpoint.ipynb #bd7cf04e
 class Checkpoints:
@@ -100,9 +103,11 @@ class Checkpoints:
         self.drop(self.keep)
         while self.room() < out.tell() and len(self.files()) > 1: self.drop(len(self.files()) - 1)
         try:
-            if self.room() < out.tell(): raise ColorganError(f'{out.tell() >> 20} MB are needed and {self.room() >> 20} MB are free')
+            if self.room() < out.tell():
+                raise ColorganError(f'{out.tell() >> 20} MB are needed and {self.room() >> 20} MB are free')
             write_flushed(self.folder/f'{number:010}.pt', out.getbuffer())
-        except ColorganError as e: print(f'No checkpoint could be written ({e}); training goes on. Free some room on the disk.')
+        except ColorganError as e:
+            print(f'No checkpoint could be written ({e}); training goes on. Free some room on the disk.')
         self.drop(self.keep)
 
 # %% ../../nbs/engine/02_checkpoint.ipynb #aa66390e
@@ -125,7 +130,8 @@ def read_checkpoint(path) -> dict:
         with zipfile.ZipFile(path) as z:
             if z.testzip(): raise zipfile.BadZipFile
         return torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as e: raise ColorganError(f'The checkpoint {Path(path).name} is damaged') from e
+    except Exception as e:
+        raise ColorganError(f'The checkpoint {Path(path).name} is damaged') from e
 
 # %% ../../nbs/engine/02_checkpoint.ipynb #1e570be4
 class StartAt(Callback):
@@ -154,7 +160,8 @@ class CheckpointCallback(LinkedCallback):
                  extra=dict, # function that returns what else belongs into a checkpoint
                  ema=None, # the learner's `EMA`
                  average=None): # its `DistributedAverage`
-        self.checkpoints, self.stage, self.minutes, self.state, self.extra = checkpoints, stage, minutes, state, extra
+        self.checkpoints, self.stage, self.minutes = checkpoints, stage, minutes
+        self.state, self.extra = state, extra
         self.clock, self.stop, self.ema, self.average = clock, stop, ema, average
         self.needs = [cb for cb in (clock, stop, ema, average) if cb]
         self.last, self.first = time.time(), (state['epoch'], state['batch']) if state else (0, 0)

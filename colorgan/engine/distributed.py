@@ -1,4 +1,4 @@
-"""One training on several GPUs or machines: each process sees its shard of every batch, and all take the same step
+"""One training on several GPUs or machines: each process sees a shard of every batch, all take the same step
 
 Docs: https://colorgan.github.io/colorgan/engine/distributed.html.md"""
 
@@ -33,12 +33,13 @@ _gloo = [] # the group through which the processes agree
 
 @contextmanager
 def process_group(device): # torch device that a process would train on by itself
-    "Inside, the processes that a launcher started are connected; yields this one's device. Raises `ColorganError` without Accelerate."
+    "Inside, the processes that a launcher started are connected; yields this one's device"
     if num_distrib() < 2 or world_size() > 1:
         yield device
         return
     try: from accelerate import PartialState
-    except ImportError: raise ColorganError('several processes need Accelerate: pip install accelerate') from None
+    except ImportError:
+        raise ColorganError('several processes need Accelerate: pip install accelerate') from None
     state = PartialState(cpu=device.type == 'cpu')
     _gloo.append(dist.new_group(backend='gloo'))
     with open(os.devnull, 'w') as silence, redirect_stdout(silence if rank() else sys.stdout):
@@ -85,11 +86,13 @@ class _Shard:
 
 # %% ../../nbs/engine/06_distributed.ipynb #a96476c3
 def shard_dls(dls): # `DataLoaders` of `get_dls`, with the batch size of one process
-    "The loaders with sharded training batches; raises `ColorganError` if there are too few photos for one joint batch"
+    "The loaders with sharded training batches; raises `ColorganError` if no joint batch can be filled"
     n = world_size()
     if n == 1: return dls
     bs, photos = dls.train.bs * n, len(dls.train_ds)
-    if photos < bs: raise ColorganError(f'{photos} photos are less than one batch of {bs} for {n} processes: give a smaller bs')
+    if photos < bs:
+        raise ColorganError(f'{photos} photos are less than one batch of {bs} for {n} processes: '
+                            'give a smaller bs')
     new = PhotoLoaders(dls.train.new(_Shard(dls.train_ds), bs=bs), dls.valid, device=dls.device)
     new.space, new.left_out = dls.space, dls.left_out
     return new

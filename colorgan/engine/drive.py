@@ -1,4 +1,4 @@
-"""Google Drive outlives a Colab session, but it is slow and sometimes goes away: so a run is written to the local disk and copied from there, verified, in the background
+"""Drive outlives a Colab session, but is slow and sometimes away: so a run is local, and mirrored in the background
 
 Docs: https://colorgan.github.io/colorgan/engine/drive.html.md"""
 
@@ -16,7 +16,7 @@ from .folder import RunFolder
 
 # %% ../../nbs/engine/04_drive.ipynb #7444d7a4
 def copy_verified(src, dst):
-    "Copy a file to another name, read it back, compare, and give it its name; raises `OSError` if that cannot be done"
+    "Copy a file, read the copy back and compare it before it gets its name; raises `OSError` if that fails"
     src, dst, sent = Path(src), Path(dst), hashlib.blake2b()
     part = dst.with_name(f'.{dst.name}.part')
     with open(src, 'rb') as f, open(part, 'wb') as g:
@@ -39,9 +39,10 @@ class Mirror(threading.Thread):
         self.away, self.closing = False, threading.Event()
     def files(self) -> dict: # name: size and time
         "What should be there: checkpoints first, then the model, then the rest"
-        fs = [f for f in self.near.rglob('*') if f.is_file() and f.suffix != '.part' and not f.name.startswith('.')]
-        order = {'.pt': 0, '.safetensors': 1}
-        return {f.relative_to(self.near): self.stamp(f) for f in sorted(fs, key=lambda f: (order.get(f.suffix, 2), f.name))}
+        fs = [f for f in self.near.rglob('*') if f.is_file() and f.suffix != '.part' and f.name[0] != '.']
+        first = {'.pt': 0, '.safetensors': 1}
+        fs.sort(key=lambda f: (first.get(f.suffix, 2), f.name))
+        return {f.relative_to(self.near): self.stamp(f) for f in fs}
     @staticmethod
     def stamp(path): # None if there is no such file
         "Size and time of a file, by which a change is noticed"
@@ -66,7 +67,9 @@ class Mirror(threading.Thread):
         "`sync`, and a sentence when the far folder has gone away or is back"
         try: self.sync()
         except OSError as e:
-            if not self.away: print(f'{self.far} cannot be written now ({e.strerror or e}); training goes on, and what is missed will be copied later.')
+            if not self.away:
+                print(f'{self.far} cannot be written now ({e.strerror or e}); '
+                      'training goes on, and what is missed will be copied later.')
             self.away = True
         else:
             if self.away: print(f'{self.far} is back, and all has been copied.')
@@ -79,7 +82,8 @@ class Mirror(threading.Thread):
         self.closing.set()
         last = threading.Thread(target=lambda: (self.join(), self.look()), daemon=True)
         last.start(); last.join(patience)
-        if last.is_alive() or self.away: print(f'Not all could be copied to {self.far}: the run is in {self.near}.')
+        if last.is_alive() or self.away:
+            print(f'Not all could be copied to {self.far}: the run is in {self.near}.')
 
 # %% ../../nbs/engine/04_drive.ipynb #2341e4c3
 def settings_of(run) -> dict: # empty if there is no run that can be read
@@ -94,16 +98,17 @@ def newest_checkpoint(run) -> int: # the larger, the further; -1 for none
 
 # %% ../../nbs/engine/04_drive.ipynb #c632081a
 def bring_back(far, near):
-    "Bring the near side of a run up to the far one, if that is ahead; raises `ColorganError` if they are not the same run"
+    "Bring the near side of a run up to the far one, if that is ahead; refuses if they are not the same run"
     far, near = Path(far), Path(near)
     there, here, progress = settings_of(far), settings_of(near), RunFolder(far).progress()
     if not there: return
-    changes = ('finished', 'versions')
-    if here and {k: v for k, v in there.items() if k not in changes} != {k: v for k, v in here.items() if k not in changes}:
+    far_was, near_was = ({k: v for k, v in d.items() if k not in ('finished', 'versions')} for d in (there, here))
+    if here and far_was != near_was:
         raise ColorganError(f'{far} holds another run than {near}: give the run another name')
     age = time.time() - progress.get('time', 0)
     if progress.get('host') != platform.node() and age < 120 and not there.get('finished'):
-        raise ColorganError(f'{progress["host"]} wrote to {far} {age:.0f} seconds ago: if that training has ended, wait two minutes')
+        raise ColorganError(f'{progress["host"]} wrote to {far} {age:.0f} seconds ago: '
+                            'if that training has ended, wait two minutes')
     if here and newest_checkpoint(near) >= newest_checkpoint(far): return
     for f in far.rglob('*'):
         if not f.is_file() or f.suffix == '.part': continue
@@ -116,11 +121,13 @@ def places(out, # the run's folder, as it was asked for
            drive=None, # a folder that lasts: the run is copied there under its name
            mount='/content/drive', # where Drive is on Colab
            local=None): # where runs are written that were asked for on Drive; None: among the temporary files
-    "Where the run is written, and where it is copied to or None; a run that was asked for on Drive is written elsewhere"
+    "Where the run is written, and where it is copied to or None; a run that belongs on Drive is written elsewhere"
     out, mount = Path(out), Path(mount)
     if drive: return out, Path(drive)/out.name
     if not out.absolute().is_relative_to(mount): return out, None
-    if not (mount/'MyDrive').is_dir(): raise ColorganError(f'Drive is not mounted at {mount}: mount it first, or give a folder on the local disk')
+    if not (mount/'MyDrive').is_dir():
+        raise ColorganError(f'Drive is not mounted at {mount}: '
+                            'mount it first, or give a folder on the local disk')
     return Path(local or Path(tempfile.gettempdir())/'colorgan')/out.absolute().relative_to(mount), out
 
 # %% ../../nbs/engine/04_drive.ipynb #550797aa
@@ -145,7 +152,7 @@ def mirrored(out, # the run's folder
 def workspace(name='colorgan', # name of the folder
               drive='/content/drive', # where Drive is mounted on Colab
              ) -> Path: # the folder, made if it was missing
-    "A folder that lasts; if Drive cannot be mounted, a sentence says so and the local disk is used. Raises `ColorganError` if nothing can be written."
+    "A folder that lasts, or a local one if Drive cannot be mounted; raises `ColorganError` if it cannot be made"
     root = Path(os.environ.get('COLORGAN_HOME', Path.home()))
     try:
         from google.colab import drive as colab
@@ -154,8 +161,10 @@ def workspace(name='colorgan', # name of the folder
     except ImportError: pass
     except Exception as e:
         root = Path.cwd()
-        print(f'Google Drive could not be mounted ({e}), so work is kept on the local disk, which Colab forgets when it disconnects.')
+        print(f'Google Drive could not be mounted ({e}), so work is kept on the local disk, '
+              'which Colab forgets when it disconnects.')
     try: (root/name).mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise ColorganError(f'no folder {name} can be made in {root} ({e}): set COLORGAN_HOME to a folder that can be written') from e
+        raise ColorganError(f'no folder {name} can be made in {root} ({e}): '
+                            'set COLORGAN_HOME to a folder that can be written') from e
     return root/name

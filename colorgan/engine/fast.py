@@ -40,7 +40,8 @@ def best_precision(device, # torch device
                    gen=None, # the generator
                   ) -> str: # 'fp32', 'fp16' or 'bf16'
     "The precision at which this device trains this generator fastest"
-    if device.type == 'cuda': return 'bf16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'fp16'
+    if device.type == 'cuda':
+        return 'bf16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'fp16'
     if device.type != 'cpu' or gen is None: return 'fp32'
     native = any(getattr(torch.cpu, f'_is_{what}_supported', bool)() for what in ('avx512_bf16', 'amx_tile'))
     by_channel = any(m.groups > 1 for m in gen.modules() if isinstance(m, torch.nn.Conv2d))
@@ -52,7 +53,8 @@ def precision(device, # torch device
               gen=None, # the generator
              ) -> list: # of callbacks
     "The callbacks for the precision asked for; raises `ColorganError` with what may be asked for"
-    if amp not in (None, 'fp32', 'fp16', 'bf16'): raise ColorganError(f'there is no precision {amp!r}: choose one of fp32, fp16, bf16')
+    if amp not in (None, 'fp32', 'fp16', 'bf16'):
+        raise ColorganError(f'there is no precision {amp!r}: choose one of fp32, fp16, bf16')
     if amp is None: amp = best_precision(device, gen)
     return [] if amp == 'fp32' else [AnyDeviceMixedPrecision(amp)]
 
@@ -89,9 +91,10 @@ batch_sizes = [n for i in range(9, 0, -1) for n in (2**i, 3 * 2**(i - 2)) if n =
 def largest_bs(step, # function of a batch size, which makes a step with it
                most=512, # the largest to try
               ) -> int:
-    "The largest batch size whose step fits into memory; raises `ColorganError` if not even one photo does, or without Accelerate"
+    "The largest batch size whose step fits into memory; raises `ColorganError` if not even one photo does"
     try: from accelerate.utils import find_executable_batch_size
-    except ImportError: raise ColorganError('--bs auto needs Accelerate: pip install accelerate') from None
+    except ImportError:
+        raise ColorganError('--bs auto needs Accelerate: pip install accelerate') from None
     left = iter([int(n) for n in batch_sizes if n <= most] + [0])
     def tried(batch_size):
         step(batch_size)
@@ -124,12 +127,14 @@ def try_compile(gen, # a `Generator`
     before = {k: t.clone() for k, t in gen.state_dict().items()}
     gen.net.compile()
     try:
-        with torch.random.fork_rng(), autocast(device, amp): out = gen.net(torch.zeros(2, 1, size, size, device=device))
+        with torch.random.fork_rng(), autocast(device, amp):
+            out = gen.net(torch.zeros(2, 1, size, size, device=device))
         out.float().sum().backward()
     except Exception as e:
         gen.net._compiled_call_impl = None
         torch.compiler.reset()
-        print(f'torch.compile does not work here ({(str(e).splitlines() or [type(e).__name__])[0][:200]}); the training goes on without.')
+        reason = (str(e).splitlines() or [type(e).__name__])[0][:200]
+        print(f'torch.compile does not work here ({reason}); the training goes on without.')
     gen.zero_grad(set_to_none=True)
     gen.load_state_dict(before)
     return gen.net._compiled_call_impl is not None

@@ -1,4 +1,4 @@
-"""The files of a training run have one owner, which writes them and reads them; so anyone who sees the folder can say how far the training is, and whether it still lives
+"""One owner writes and reads the files of a run, so anyone can say how far it is, and whether it still lives
 
 Docs: https://colorgan.github.io/colorgan/engine/folder.html.md"""
 
@@ -18,9 +18,9 @@ class RunFolder:
     "A run's folder: the one place that knows which files it has and what is in them"
     def __init__(self, path):
         self.path = Path(path)
-        self.model, self.checkpoints, self.sheets = (self.path/name for name in ('model', 'checkpoints', 'sheets'))
-        self._json, self._log, self._progress, self._lock = (
-            self.path/name for name in ('run.json', 'log.jsonl', 'progress.json', '.lock'))
+        self.model, self.checkpoints, self.sheets = self.path/'model', self.path/'checkpoints', self.path/'sheets'
+        self._json, self._log = self.path/'run.json', self.path/'log.jsonl'
+        self._progress, self._lock = self.path/'progress.json', self.path/'.lock'
 
     def settings(self) -> dict: # what the run was begun with; empty if there is no run
         "What `run.json` says; raises `ColorganError` if it is damaged"
@@ -58,7 +58,8 @@ class RunFolder:
                 import fcntl
                 fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise ColorganError(f'another process is training in {self.path}: wait for it, or give another folder') from None
+                raise ColorganError(f'another process is training in {self.path}: '
+                                    'wait for it, or give another folder') from None
             except (ImportError, OSError): pass
             yield
     def is_locked(self) -> bool:
@@ -75,7 +76,8 @@ class RunFolder:
              ) -> tuple: # the state, and seconds since the last sign of life
         "What has become of the run; raises `ColorganError` if the folder holds none"
         settings, progress = self.settings(), self.progress()
-        if not settings: raise ColorganError(f'{self.path} holds no run: give the folder that `colorgan train --out` made')
+        if not settings:
+            raise ColorganError(f'{self.path} holds no run: give the folder that `colorgan train --out` made')
         age = time.time() - progress.get('time', self._json.stat().st_mtime)
         elsewhere = progress.get('host') not in (None, platform.node())
         if settings.get('finished'): return 'finished', age
@@ -87,7 +89,8 @@ def read_lines(path) -> list: # of dicts
     "The lines of a `log.jsonl`, or of the one in a run's folder; raises `ColorganError` if it cannot be read"
     path = Path(path)/'log.jsonl' if Path(path).is_dir() else Path(path)
     try: return [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines() if line]
-    except (OSError, ValueError) as e: raise ColorganError(f'{path} holds no log of a run: {e}') from e
+    except (OSError, ValueError) as e:
+        raise ColorganError(f'{path} holds no log of a run: {e}') from e
 
 # %% ../../nbs/engine/03_folder.ipynb #3d520330
 def duration(seconds) -> str:
@@ -104,15 +107,19 @@ def status(run) -> str: # a few lines
     folder = RunFolder(run)
     state, age = folder.state()
     recipe, p = folder.settings()['recipe']['name'], folder.progress()
-    lines = [{'finished': f'{run}: finished ({recipe}). The model is in {folder.model}.',
-              'running': f'{run}: running ({recipe}), last heard of {duration(age)} ago on {p.get("host", "this machine")}.',
-              'interrupted': f'{run}: interrupted ({recipe}), silent for {duration(age)}. The same command with --resume goes on.',
-              'not begun': f'{run}: begun ({recipe}), no batch is through yet.'}[state]]
+    host = p.get('host', 'this machine')
+    words = {'finished': f'finished ({recipe}). The model is in {folder.model}.',
+             'running': f'running ({recipe}), last heard of {duration(age)} ago on {host}.',
+             'interrupted': f'interrupted ({recipe}), silent for {duration(age)}. '
+                            'The same command with --resume goes on.',
+             'not begun': f'begun ({recipe}), no batch is through yet.'}
+    lines = [f'{run}: {words[state]}']
     if p and state != 'finished': lines.append(_where(p, state == 'running'))
     log = folder.log() if p else []
     if log:
         last = log[-1]
-        metrics = ', '.join(f'{k} {v:.4g}' for k, v in last.items() if isinstance(v, float) and k not in ('seconds', 'lr'))
+        metrics = ', '.join(f'{k} {v:.4g}' for k, v in last.items()
+                            if isinstance(v, float) and k not in ('seconds', 'lr'))
         lines.append(f"after epoch {last['epoch'] + 1} of {last['stage']}: {metrics}")
     return '\n'.join(lines)
 
@@ -122,10 +129,12 @@ def _where(p, running):
     batch = f"{'validation ' if p.get('validating') else ''}batch {p['batch']} of {p['batches']}"
     rate = f", {p['photos_per_s']:.0f} photos/s" if p.get('photos_per_s') else ''
     left = f", about {duration(p['left'])} left of this stage" if running and p.get('left') is not None else ''
-    return f"stage {p['stage']} ({_stage_names[p['stage']]}), {epoch}, {batch}; {p['share']:.0%} of the stage{rate}{left}"
+    stage = f"stage {p['stage']} ({_stage_names[p['stage']]})"
+    return f"{stage}, {epoch}, {batch}; {p['share']:.0%} of the stage{rate}{left}"
 
 # %% ../../nbs/engine/03_folder.ipynb #f4652a1c
 def interrupted_runs(folder) -> list: # of paths, the one that was heard of last first
     "The runs in a folder that were interrupted"
     states = {path.parent: RunFolder(path.parent).state() for path in Path(folder).glob('*/run.json')}
-    return sorted((run for run, (state, _) in states.items() if state == 'interrupted'), key=lambda run: states[run][1])
+    interrupted = [run for run, (state, _) in states.items() if state == 'interrupted']
+    return sorted(interrupted, key=lambda run: states[run][1])

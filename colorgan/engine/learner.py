@@ -1,4 +1,4 @@
-"""What both stages share: the optimizer, the running average of the weights, the recorder, and what may happen to a batch on its way
+"""What both stages share: the optimizer, the running average, the recorder, and changes to a batch on its way
 
 Docs: https://colorgan.github.io/colorgan/engine/learner.html.md"""
 
@@ -64,7 +64,8 @@ class Adam(Optimizer):
         "Averages are made at the first step, and laid out anew when the layout of the weights has changed"
         s = self.state[p]
         if 'step' not in s:
-            s.update(step=torch.zeros((), device=p.device), grad_avg=torch.zeros_like(p), sqr_avg=torch.zeros_like(p))
+            s['step'] = torch.zeros((), device=p.device)
+            s['grad_avg'], s['sqr_avg'] = torch.zeros_like(p), torch.zeros_like(p)
         elif s['grad_avg'].stride() != p.stride():
             for k in ('grad_avg', 'sqr_avg'): s[k] = torch.empty_like(p).copy_(s[k])
 
@@ -110,7 +111,8 @@ class EMA(Callback):
     @torch.no_grad()
     def after_step(self):
         self.steps += 1
-        torch._foreach_lerp_(self.average, self.live, 1 - min(self.decay, (1 + self.steps) / (10 + self.steps)))
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        torch._foreach_lerp_(self.average, self.live, 1 - decay)
     @torch.no_grad()
     def swap(self):
         "Exchange the generator's weights and their average"

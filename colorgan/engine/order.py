@@ -15,8 +15,8 @@ from ..core import ColorganError
 _table = [ # order, callback, what it does and why there
     (-100, 'StartAt', 'after a resume: skips the epochs that are done, before any other callback hears of them'),
     (-10, '[TrainEvalCallback]', 'moves the model to its device, sets training mode, counts steps'),
-    (-9, 'DistributedAverage', 'the model is on its device: same weights everywhere; averages gradients before anything looks at them'),
-    (-6, 'FrozenNorms', 'after the model went into training mode: norms go back to their running statistics'),
+    (-9, 'DistributedAverage', 'the model is on its device: same weights everywhere; averages gradients first'),
+    (-6, 'FrozenNorms', 'the model went into training mode: norms go back to their running statistics'),
     (-5, 'Turns', 'says who plays before anything is predicted'),
     (-1, '[ChannelsLast]', 'memory layout'),
     (5, 'Sizes', 'changes the batch first: smaller photos make all that follows cheaper'),
@@ -28,12 +28,12 @@ _table = [ # order, callback, what it does and why there
     (45, 'ColourMetrics', 'adds its metrics before the recorder asks for their names and values'),
     (50, '[QuietRecorder]', 'the metrics of an epoch; trackers follow at 51'),
     (60, '[QuietProgress]', 'the progress bar'),
-    (65, 'RunLog', 'the recorder has all metrics, and the model still holds the average: line, sheet, best weights'),
+    (65, 'RunLog', 'line, sheet, best weights: all metrics are known, and the model still holds the average'),
     (68, 'EMA', 'after a validation, puts the live weights back when all others have looked'),
     (70, 'Clock', 'ends the stage when time is up; a batch after which it ends is not checked or saved any more'),
     (71, 'Schedule', 'the learning rate, from the clock'),
     (94, 'Finite', 'stops at a loss that is not finite, before a checkpoint could be written'),
-    (95, 'CheckpointCallback', 'restores on top of what the others have prepared; saves when they are through with a batch or an epoch'),
+    (95, 'CheckpointCallback', 'restores on top of what the others have prepared; saves when they are through'),
     (97, 'Interruptible', 'stops after Ctrl-C, when the checkpoint is written')]
 
 def order_of(name) -> int: # of a callback's class
@@ -48,7 +48,8 @@ class LinkedCallback(Callback):
         if event_name == 'before_fit':
             for cb in self.needs:
                 if not any(cb is c for c in self.learn.cbs):
-                    raise ColorganError(f'{self} needs the {cb} that it was made with, and the learner does not have it')
+                    raise ColorganError(f'{self} needs the {cb} that it was made with, '
+                                        'and the learner does not have it')
         return super().__call__(event_name)
 
 # %% ../../nbs/engine/07_order.ipynb #2b6ac755
