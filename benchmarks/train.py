@@ -23,7 +23,8 @@ from data import TutorialData, cut_photos, threads
 
 class Watch:
     "Seconds of each part of the steps, summed; and when each step was over"
-    def __init__(self, device, parts=False): self.device, self.parts, self.sums, self.ends, self.last = device, parts, {}, [], None
+    def __init__(self, device, parts=False):
+        self.device, self.parts, self.sums, self.ends, self.last = device, parts, {}, [], None
     def now(self):
         if self.device.type == 'cuda': torch.cuda.synchronize(self.device)
         return time.perf_counter()
@@ -45,8 +46,10 @@ class TutorialLoop:
     def __init__(self, refs, size, bs, device):
         body = create_body(resnet18(), n_in=1, pretrained=False, cut=-2)
         self.gen, self.critic, self.device = DynamicUnet(body, 2, (size, size)).to(device), patchgan().net.to(device), device
-        self.opts = [torch.optim.Adam(m.parameters(), lr=2e-4, betas=(.5, .999)) for m in (self.gen, self.critic)]
-        self.data = DataLoader(TutorialData(refs, size), batch_size=bs, shuffle=True, num_workers=cores(), pin_memory=True)
+        self.opts = [torch.optim.Adam(m.parameters(), lr=2e-4, betas=(.5, .999))
+                     for m in (self.gen, self.critic)]
+        self.data = DataLoader(TutorialData(refs, size), batch_size=bs, shuffle=True,
+                               num_workers=cores(), pin_memory=True)
         self.adv, self.l1 = nn.BCEWithLogitsLoss(), nn.L1Loss()
     def judge(self, photos, true):
         logits = self.critic(photos)
@@ -65,7 +68,8 @@ class TutorialLoop:
     def critic_turn(self, L, ab, fake):
         for p in self.critic.parameters(): p.requires_grad = True
         self.opts[1].zero_grad()
-        losses = self.judge(torch.cat([L, fake.detach()], 1), False), self.judge(torch.cat([L, ab], 1), True)
+        losses = self.judge(torch.cat([L, fake.detach()], 1),
+                            False), self.judge(torch.cat([L, ab], 1), True)
         total = sum(losses) * .5
         total.backward()
         self.opts[1].step()
@@ -119,14 +123,16 @@ class OurLoop:
     def __init__(self, cache, recipe, stage, device, amp=None):
         self.device = device
         valid = photo_files(cache)[:2]
-        dls = get_dls(cache, recipe.size, recipe.bs, recipe.space, valid=valid, device=device, screen=False)
+        dls = get_dls(cache, recipe.size, recipe.bs, recipe.space, valid=valid, device=device,
+                      screen=False)
         self.learn = (gan_learner if stage == 'gan' else pretrain_learner)(dls, recipe)
         self.amp = amp or best_precision(device, self.learn.model)
         self.cbs = precision(device, self.amp)
     def run(self, stage=None, parts=False):
         "One pass over the photos"
         watch = Watch(self.device, parts)
-        with self.learn.no_bar(), self.learn.no_logging(), fast_math(self.device): self.learn.fit(1, cbs=[Reading(watch), *self.cbs])
+        with self.learn.no_bar(), self.learn.no_logging(), fast_math(self.device):
+            self.learn.fit(1, cbs=[Reading(watch), *self.cbs])
         return watch
 
 def loops(photos, size, bs, device):
@@ -135,14 +141,19 @@ def loops(photos, size, bs, device):
     refs = photo_files(photos)
     make_cache(photos, cache, size, say=lambda text: None)
     print(f'{len(refs)} photos cached in {time.perf_counter() - began:.1f} s')
-    same, light = replace('resnet18-two-stage', size=size, bs=bs), replace('light-plain', size=size, bs=bs)
+    same, light = replace('resnet18-two-stage', size=size,
+                          bs=bs), replace('light-plain', size=size, bs=bs)
     tutorial = lru_cache(lambda: TutorialLoop(refs, size, bs, device))
-    ours = lambda recipe, stage, *amp: (lru_cache(lambda: OurLoop(cache, recipe, stage, device, *amp)), stage)
-    return {'tutorial_gan': (tutorial, 'gan'), 'tutorial_l1': (tutorial, 'pretrain'), 'same_net_gan': ours(same, 'gan'),
-            'same_net_gan_fp32': ours(same, 'gan', 'fp32'), 'light_gan': ours(light, 'gan'), 'light_l1': ours(light, 'pretrain')}
+    ours = lambda recipe, stage, *amp: (lru_cache(lambda: OurLoop(cache, recipe, stage, device,
+                                                                  *amp)), stage)
+    return {'tutorial_gan': (tutorial, 'gan'), 'tutorial_l1': (tutorial, 'pretrain'),
+            'same_net_gan': ours(same, 'gan'),
+            'same_net_gan_fp32': ours(same, 'gan', 'fp32'), 'light_gan': ours(light, 'gan'),
+            'light_l1': ours(light, 'pretrain')}
 
 def peak_memory(loop, stage, device):
-    "The bytes that a GPU holds at most while a loop is made and runs, beyond what it holds already; None elsewhere"
+    """The bytes that a GPU holds at most while a loop is made and runs, beyond what it holds
+    already; None elsewhere"""
     if device.type != 'cuda': return loop().run(stage) and None
     torch.cuda.empty_cache(); torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
@@ -152,8 +163,10 @@ def peak_memory(loop, stage, device):
 def ratios(rates, # photos per second of each loop
            device):
     "How many times faster ours is, stage by stage"
-    r = {k: round(rates[k] / rates[f"tutorial_{k.split('_')[-1]}"], 2) for k in ('same_net_gan', 'light_gan', 'light_l1')}
-    names = dict(same_net_gan='same_net', light_gan='light_gan', light_l1='light_l1') if device.type == 'cpu' else dict(same_net_gan='same_net', light_gan='light')
+    r = {k: round(rates[k] / rates[f"tutorial_{k.split('_')[-1]}"], 2)
+         for k in ('same_net_gan', 'light_gan', 'light_l1')}
+    names = (dict(same_net_gan='same_net', light_gan='light_gan', light_l1='light_l1')
+             if device.type == 'cpu' else dict(same_net_gan='same_net', light_gan='light'))
     return {f'{device.type.replace("cuda", "gpu")}_{n}_ratio': r[k] for k, n in names.items()}
 
 def bench_train(json_file=None, # where to write the figures
@@ -172,15 +185,21 @@ def bench_train(json_file=None, # where to write the figures
         photos = Path(tmp)/'photos'
         photos.mkdir(); cut_photos(photos, steps * bs, 256)
         all_loops = loops(photos, size, bs, device)
-        memory = {name: peak_memory(loop, stage, device) for name, (loop, stage) in all_loops.items()}
+        memory = {name: peak_memory(loop, stage, device)
+                  for name, (loop, stage) in all_loops.items()}
         for _ in range(rounds):
-            for name, (loop, stage) in all_loops.items(): best[name] = max(best.get(name, 0.), round(bs / loop().run(stage).seconds, 2))
+            for name, (loop, stage) in all_loops.items():
+                best[name] = max(best.get(name, 0.), round(bs / loop().run(stage).seconds, 2))
         for name, (loop, stage) in all_loops.items():
-            parts[name] = {k: round(v / (steps - 1) * 1000, 1) for k, v in loop().run(stage, parts=True).sums.items()}
+            parts[name] = {k: round(v / (steps - 1) * 1000, 1)
+                           for k, v in loop().run(stage, parts=True).sums.items()}
         precisions = {name: getattr(loop(), 'amp', 'fp32') for name, (loop, _) in all_loops.items()}
     for name, r in best.items(): say(f'{name}: {r:,.1f} photos/s')
-    facts = dict(device=device.type, size=size, bs=bs, cores=cores(), threads=n_threads, load=load, torch=torch.__version__) | ratios(best, device)
-    if device.type == 'cuda': facts |= dict(gpu=torch.cuda.get_device_name(device), gpu_peak_memory_ratio=round(memory['same_net_gan'] / memory['tutorial_gan'], 2))
+    facts = (dict(device=device.type, size=size, bs=bs, cores=cores(), threads=n_threads,
+                  load=load, torch=torch.__version__) | ratios(best, device))
+    if device.type == 'cuda':
+        facts |= dict(gpu=torch.cuda.get_device_name(device),
+                      gpu_peak_memory_ratio=round(memory['same_net_gan'] / memory['tutorial_gan'], 2))
     facts |= dict(precision=precisions, photos_per_s=best, ms_per_step=parts)
     if json_file is not None: write_json(json_file, facts)
     return facts

@@ -16,7 +16,8 @@ from .core import ColorganError
 # %% ../nbs/12_cli.ipynb #136f6161
 class _Parser(argparse.ArgumentParser):
     "Raises `ColorganError` with one sentence where argparse prints the usage and exits"
-    def error(self, message): raise ColorganError(f'{message[:1].lower()}{message[1:]} (see {self.prog} --help)')
+    def error(self, message):
+        raise ColorganError(f'{message[:1].lower()}{message[1:]} (see {self.prog} --help)')
 
 # %% ../nbs/12_cli.ipynb #7a64ad2f
 def _sentence(e):
@@ -24,17 +25,23 @@ def _sentence(e):
     text = ' '.join(str(e).split())
     if isinstance(e, KeyboardInterrupt): return text or 'stopped by Ctrl-C'
     if isinstance(e, ColorganError): return text
-    if type(e).__name__ in ('OutOfMemoryError', 'MemoryError'): return 'there is not enough memory: try a smaller --bs or --size'
-    if isinstance(e, ModuleNotFoundError): return f'{e.name} is needed for this and not installed: pip install colorgan brings what it needs'
+    if type(e).__name__ in ('OutOfMemoryError', 'MemoryError'):
+        return 'there is not enough memory: try a smaller --bs or --size'
+    if isinstance(e, ModuleNotFoundError):
+        return (f'{e.name} is needed for this and not installed: pip install colorgan brings '
+                'what it needs')
     if isinstance(e, OSError): return f'{e.filename}: {e.strerror}' if e.filename else text
-    return f'this should not have happened ({type(e).__name__}: {text}): please report it; with COLORGAN_DEBUG=1 set, it shows where'
+    return (f'this should not have happened ({type(e).__name__}: {text}): please report it; '
+            'with COLORGAN_DEBUG=1 set, it shows where')
 
 # %% ../nbs/12_cli.ipynb #c6ff3af6
 def _words(p, *names):
     "Add the shared options of these names to the parser `p`"
     shared = dict(
-        weights=dict(metavar='W', default='light', help='a model folder, a run, or the name of bundled weights '
-                     "(default: light, small and bundled; train's default recipe is resnet18-two-stage)"),
+        weights=dict(metavar='W', default='light',
+                     help='a model folder, a run, or the name of bundled weights '
+                     "(default: light, small and bundled; train's default recipe is "
+                     "resnet18-two-stage)"),
         size=dict(type=int, metavar='N', help='short side in pixels'),
         device=dict(metavar='D', help='cpu, cuda or mps (default: the best there is)'),
         json=dict(metavar='FILE', help='write the figures there, too'))
@@ -47,7 +54,8 @@ def _share(text):
     except ValueError: return text
 
 def _count_or_auto(text):
-    if text != 'auto' and not text.isdigit(): raise argparse.ArgumentTypeError(f"it is a number or auto, not {text!r}")
+    if text != 'auto' and not text.isdigit():
+        raise argparse.ArgumentTypeError(f"it is a number or auto, not {text!r}")
     return text if text == 'auto' else int(text)
 
 def _workspace():
@@ -61,7 +69,9 @@ _numbers.__name__ = 'list of numbers'
 # %% ../nbs/12_cli.ipynb #6ae0ab63
 def _beside(inputs, format=None):
     "Where results go when nobody says: next to a photo as NAME-colorized, or into a folder of that name"
-    if len(inputs) > 1 or inputs[0] == '-': raise ColorganError('say where the results go: --out and a folder, or - for standard output')
+    if len(inputs) > 1 or inputs[0] == '-':
+        raise ColorganError('say where the results go: --out and a folder, or - for standard '
+                            'output')
     from colorgan.photos.files import suffixes, writable
     p = Path(os.path.abspath(inputs[0]))
     if p.is_dir() or p.suffix.lower() not in suffixes: return p.with_name(f'{p.stem}-colorized')
@@ -72,9 +82,11 @@ def _colorize(a):
     out = a.out if a.out is not None else _beside(a.input, a.format)
     if '-' in (*a.input, out): return _pipe(a)
     from colorgan.use.album import colorize_files
-    report = colorize_files(a.input, out, a.weights, a.size, a.device, a.saturation, a.format, a.suffix, a.quality, a.subsampling, a.hint, a.overwrite)
+    report = colorize_files(a.input, out, a.weights, a.size, a.device, a.saturation, a.format,
+                            a.suffix, a.quality, a.subsampling, a.hint, a.overwrite)
     for f in report.failed: print(f'colorgan: {f}', file=sys.stderr)
-    there = f', {report.there} there already (--overwrite colorizes them again)' if report.there else ''
+    there = (f', {report.there} there already (--overwrite colorizes them again)'
+             if report.there else '')
     failed = f', {len(report.failed)} failed' if report.failed else ''
     where = f' into {out.name}' if a.out is None and report.done else ''
     print(f'{report.done} colorized{where}, {report.rate:.1f} photos/s{there}{failed}')
@@ -87,27 +99,41 @@ def _pipe(a):
     from colorgan.photos.files import format_of
     from colorgan.core import write_whole
     if len(a.input) > 1: raise ColorganError('- stands for one photo: give no other beside it')
-    if a.out == '-' and sys.stdout.isatty(): raise ColorganError('the photo would be written to the terminal: send it to a file or a program, with > or |')
+    if a.out == '-' and sys.stdout.isatty():
+        raise ColorganError('the photo would be written to the terminal: send it to a file or '
+                            'a program, with > or |')
     if a.out != '-': format_of(a.out)
     src = sys.stdin.buffer if a.input == ['-'] else a.input[0]
     format = a.format if a.out == '-' else os.path.splitext(a.out)[1][1:]
-    content = colorize_pipe(src, a.weights, a.size, a.device, a.saturation, a.quality, a.subsampling, a.hint, format)
+    content = colorize_pipe(src, a.weights, a.size, a.device, a.saturation, a.quality,
+                            a.subsampling, a.hint, format)
     if a.out != '-': write_whole(a.out, content)
     else: sys.stdout.buffer.write(content), sys.stdout.buffer.flush()
 
 # %% ../nbs/12_cli.ipynb #72e87d19
 def _colorize_words(p):
-    p.add_argument('input', nargs='+', help='photos, folders of photos, zips; - is a photo from standard input')
+    p.add_argument('input', nargs='+',
+                   help='photos, folders of photos, zips; - is a photo from standard input')
     p.add_argument('--out', metavar='DIR_OR_FILE',
-                   help='a folder, which gets the same folders and names; or a file, for one photo; - is standard output (default: NAME-colorized, next to NAME)')
+                   help='a folder, which gets the same folders and names; or a file, for one '
+                        'photo; - is standard output (default: NAME-colorized, next to NAME)')
     _words(p, 'weights', 'device')
-    p.add_argument('--size', type=int, metavar='N', help='short side of what the network sees (default: as it was trained; larger: finer edges); the photo keeps its own size')
-    p.add_argument('--saturation', type=float, default=1., metavar='X', help='0 leaves photos grey, 2 makes them twice as colourful (default: 1)')
-    p.add_argument('--format', metavar='EXT', help='jpg, png, webp, tif or bmp (default: as the photo)')
+    p.add_argument('--size', type=int, metavar='N',
+                   help='short side of what the network sees (default: as it was trained; '
+                        'larger: finer edges); the photo keeps its own size')
+    p.add_argument('--saturation', type=float, default=1., metavar='X',
+                   help='0 leaves photos grey, 2 makes them twice as colourful (default: 1)')
+    p.add_argument('--format', metavar='EXT',
+                   help='jpg, png, webp, tif or bmp (default: as the photo)')
     p.add_argument('--suffix', default='', metavar='TEXT', help="added to each result's name")
-    p.add_argument('--quality', type=int, default=95, metavar='N', help='of JPEG and WebP, 1 to 100 (default: 95)')
-    p.add_argument('--subsampling', default='4:4:4', metavar='X', help="of JPEG's colours: 4:4:4, 4:2:2 or 4:2:0 (default: 4:4:4, all of them)")
-    p.add_argument('--hint', action='append', default=[], metavar='X,Y,COLOUR', help='a point of one photo and its colour, as 120,80,#c03030; given again, more of them')
+    p.add_argument('--quality', type=int, default=95, metavar='N',
+                   help='of JPEG and WebP, 1 to 100 (default: 95)')
+    p.add_argument('--subsampling', default='4:4:4', metavar='X',
+                   help="of JPEG's colours: 4:4:4, 4:2:2 or 4:2:0 (default: 4:4:4, all of "
+                        "them)")
+    p.add_argument('--hint', action='append', default=[], metavar='X,Y,COLOUR',
+                   help='a point of one photo and its colour, as 120,80,#c03030; given again, '
+                        'more of them')
     p.add_argument('--overwrite', action='store_true', help='colorize again what is there already')
 
 # %% ../nbs/12_cli.ipynb #9a7a07bc
@@ -123,41 +149,72 @@ def _train(a):
     from colorgan.run import train
     names = 'pretrain_epochs gan_epochs pretrain_minutes gan_minutes size bs items seed device init resume keep checkpoint_minutes amp compile track'.split()
     drive = a.drive and (a.drive if isinstance(a.drive, str) else _workspace())
-    run = train(a.data, _recipe(a), a.out, **{k: getattr(a, k) for k in names}, drive=drive, valid=_share(a.valid),
+    run = train(a.data, _recipe(a), a.out, **{k: getattr(a, k) for k in names}, drive=drive,
+                valid=_share(a.valid),
                 data_kw=dict(cache=False if a.no_cache else a.keep_cache))
-    print(f'The model is in {run/"model"}. Try it: colorgan colorize PHOTO --weights {run} --out colour')
+    print(f'The model is in {run/"model"}. Try it: colorgan colorize PHOTO --weights {run} '
+          '--out colour')
 
 # %% ../nbs/12_cli.ipynb #5dd181f9
 def _train_words(p):
-    p.add_argument('data', nargs='+', metavar='DATA', help="a folder or zip of photos, several of them, or a name such as 'bundled'")
-    p.add_argument('--out', required=True, metavar='RUN', help='the folder to make; the model will be in RUN/model')
-    p.add_argument('--recipe', default='resnet18-two-stage', metavar='NAME', help='one of those that `colorgan recipes` lists '
+    p.add_argument('data', nargs='+', metavar='DATA',
+                   help="a folder or zip of photos, several of them, or a name such as "
+                        "'bundled'")
+    p.add_argument('--out', required=True, metavar='RUN',
+                   help='the folder to make; the model will be in RUN/model')
+    p.add_argument('--recipe', default='resnet18-two-stage', metavar='NAME',
+                   help='one of those that `colorgan recipes` lists '
                    '(default: resnet18-two-stage, the U-Net of the series; colorize uses light)')
-    for name, kind, what in (('size', str, "side of the training photos, or several that follow each other, as '64,128'"),
+    for name, kind, what in (('size', str,
+                              "side of the training photos, or several that follow each "
+                              "other, as '64,128'"),
         ('bs', _count_or_auto, "photos in a batch, or 'auto' for as many as a GPU can hold"),
-        ('pretrain-epochs', int, 'epochs of the first stage'), ('gan-epochs', int, 'epochs of the second stage'),
-        ('pretrain-minutes', float, 'the same in minutes'), ('gan-minutes', float, 'the same in minutes'), ('items', int, 'use so many photos')):
-        p.add_argument(f'--{name}', type=kind, metavar='N', help=f'{what} (default: as the recipe says)')
-    p.add_argument('--loss', metavar='NAME', help='pixel loss: l1, mse or huber (default: as the recipe says)')
-    p.add_argument('--lr', metavar='X', help="the generator's learning rate in both stages (default: as the recipe says)")
-    p.add_argument('--set', nargs='+', action='extend', default=[], metavar='FIELD=VALUE', help='any other field of the recipe, such as lam=10 betas=0,.9')
-    p.add_argument('--seed', type=int, default=42, metavar='N', help='of weights, split and order (default: 42)')
+        ('pretrain-epochs', int, 'epochs of the first stage'), ('gan-epochs', int,
+                                                                'epochs of the second stage'),
+        ('pretrain-minutes', float, 'the same in minutes'),
+        ('gan-minutes', float, 'the same in minutes'), ('items', int, 'use so many photos')):
+        p.add_argument(f'--{name}', type=kind, metavar='N',
+                       help=f'{what} (default: as the recipe says)')
+    p.add_argument('--loss', metavar='NAME',
+                   help='pixel loss: l1, mse or huber (default: as the recipe says)')
+    p.add_argument('--lr', metavar='X',
+                   help="the generator's learning rate in both stages (default: as the recipe "
+                        "says)")
+    p.add_argument('--set', nargs='+', action='extend', default=[], metavar='FIELD=VALUE',
+                   help='any other field of the recipe, such as lam=10 betas=0,.9')
+    p.add_argument('--seed', type=int, default=42, metavar='N',
+                   help='of weights, split and order (default: 42)')
     p.add_argument('--init', metavar='W', help='weights to start from')
-    p.add_argument('--valid', default='.2', metavar='DATA', help='photos to check on: a share of those given, or a folder, zip or name (default: .2)')
+    p.add_argument('--valid', default='.2', metavar='DATA',
+                   help='photos to check on: a share of those given, or a folder, zip or name '
+                        '(default: .2)')
     _run_words(p)
 
 # %% ../nbs/12_cli.ipynb #7b7d1d96
 def _run_words(p):
     "How a run is kept, gone on with, and made faster"
-    p.add_argument('--resume', action='store_true', help='go on with the run, or begin it if there is none')
-    p.add_argument('--keep', type=int, default=2, metavar='N', help='checkpoints that stay (default: 2)')
-    p.add_argument('--checkpoint-minutes', type=float, default=5., metavar='N', help='between two checkpoints (default: 5)')
-    p.add_argument('--amp', metavar='P', help='precision: fp32, fp16 or bf16 (default: the fastest for this network and device)')
-    p.add_argument('--compile', action='store_true', help='let torch.compile fuse the generator, where that works')
-    p.add_argument('--drive', nargs='?', const=True, metavar='DIR', help='keep a copy of the run in this folder, and find it there (without DIR: on Google Drive, in colorgan/)')
-    p.add_argument('--track', action='append', metavar='T', help='tensorboard, wandb or csv; several with commas')
-    p.add_argument('--keep-cache', metavar='DIR', help='keep a copy of the decoded photos there, on Drive for example, and take them from there the next time')
-    p.add_argument('--no-cache', action='store_true', help='decode photos again in every epoch (default: once, into ~/.cache/colorgan, if they are more than 256)')
+    p.add_argument('--resume', action='store_true',
+                   help='go on with the run, or begin it if there is none')
+    p.add_argument('--keep', type=int, default=2, metavar='N',
+                   help='checkpoints that stay (default: 2)')
+    p.add_argument('--checkpoint-minutes', type=float, default=5., metavar='N',
+                   help='between two checkpoints (default: 5)')
+    p.add_argument('--amp', metavar='P',
+                   help='precision: fp32, fp16 or bf16 (default: the fastest for this network '
+                        'and device)')
+    p.add_argument('--compile', action='store_true',
+                   help='let torch.compile fuse the generator, where that works')
+    p.add_argument('--drive', nargs='?', const=True, metavar='DIR',
+                   help='keep a copy of the run in this folder, and find it there (without '
+                        'DIR: on Google Drive, in colorgan/)')
+    p.add_argument('--track', action='append', metavar='T',
+                   help='tensorboard, wandb or csv; several with commas')
+    p.add_argument('--keep-cache', metavar='DIR',
+                   help='keep a copy of the decoded photos there, on Drive for example, and '
+                        'take them from there the next time')
+    p.add_argument('--no-cache', action='store_true',
+                   help='decode photos again in every epoch (default: once, into '
+                        '~/.cache/colorgan, if they are more than 256)')
     _words(p, 'device')
 
 # %% ../nbs/12_cli.ipynb #409edc9e
@@ -166,11 +223,14 @@ def _status(a):
     for run in a.run_folder: print(status(run))
 
 # %% ../nbs/12_cli.ipynb #d5b159d7
-def _status_words(p): p.add_argument('run_folder', nargs='+', metavar='RUN', help='the folder of a run')
+def _status_words(p):
+    p.add_argument('run_folder', nargs='+', metavar='RUN', help='the folder of a run')
 
 # %% ../nbs/12_cli.ipynb #6142c6d9
-_figures = dict(ab='mean ab distance', psnr='PSNR, dB', ssim='SSIM', de2000='CIEDE2000', cf='colourfulness', cf_abs='colourfulness, |R-G|', hue='hue distance',
-                warm='warm bias', frechet='Frechet (Lite0)', lpips='LPIPS', fid='FID', **{'is': 'Inception Score'})
+_figures = dict(ab='mean ab distance', psnr='PSNR, dB', ssim='SSIM', de2000='CIEDE2000',
+                cf='colourfulness', cf_abs='colourfulness, |R-G|', hue='hue distance',
+                warm='warm bias', frechet='Frechet (Lite0)', lpips='LPIPS', fid='FID',
+                **{'is': 'Inception Score'})
 def _print_figures(r):
     "The figures of one weights, with the 95 % intervals of those that are means over photos"
     print(f"\n{r['weights']}")
@@ -181,71 +241,105 @@ def _print_figures(r):
         print(f"  {name:<22}{r[k]:8.2f}  {span:<18}{beside}: {r[f'{k}_{beside}']:.2f}")
     if 'frontier' in r: _print_frontier(r['frontier'])
     for k, name in dict(sizes='ab between working sizes', old='ab distance, made old by').items():
-        if k in r: print(f'  {name}: ' + ', '.join(f'{n} {v:.2f}' for n, v in r[k].items() if n != 'n'))
+        if k in r:
+            print(f'  {name}: ' + ', '.join(f'{n} {v:.2f}'
+                                            for n, v in r[k].items() if n != 'n'))
 
 def _print_frontier(rows):
-    names = dict(factor='chroma times', cf='colourfulness', de2000='CIEDE2000', ab='ab distance', frechet='Frechet', fid='FID')
+    names = dict(factor='chroma times', cf='colourfulness', de2000='CIEDE2000',
+                 ab='ab distance', frechet='Frechet', fid='FID')
     shown = [k for k in names if k in rows[0]]
-    print("  as shares of the truth's colourfulness and of grey's distances:\n  " + ''.join(f'{names[k]:>15}' for k in shown))
+    print("  as shares of the truth's colourfulness and of grey's distances:\n  "
+          + ''.join(f'{names[k]:>15}' for k in shown))
     for r in rows: print('  ' + ''.join(f'{r[k]:15.3f}' for k in shown))
 
 # %% ../nbs/12_cli.ipynb #e5a1c0de
 def _evaluate(a):
     from colorgan.evaluation import evaluate
     from colorgan.core import write_json
-    result = evaluate(a.weights or ['light'], a.data, a.size, a.work, a.items, a.device, a.protocol, sheet=a.sheet, sizes=a.sizes, old=a.old,
+    result = evaluate(a.weights or ['light'], a.data, a.size, a.work, a.items, a.device,
+                      a.protocol, sheet=a.sheet, sizes=a.sizes, old=a.old,
                       frontier=a.frontier)
     seen = result['work'] if result['work'] else 'its own'
-    print(f"{result['n']} photos, judged {'each at its own size' if result['size'] is None else 'at short side ' + str(result['size'])}, seen by the network at {seen}")
+    print(f"{result['n']} photos, judged "
+          f"{'each at its own size' if result['size'] is None else 'at short side ' + str(result['size'])}, seen by the network at {seen}")
     for r in (result, *result.get('others', [])): _print_figures(r)
     for s in result['skipped']: print(f'skipped: {s}')
     if a.json: write_json(a.json, result)
 
 # %% ../nbs/12_cli.ipynb #9d780e7d
 def _evaluate_words(p):
-    p.add_argument('data', nargs='+', metavar='DATA', help='a folder or zip of colour photos, several of them, or a name')
-    p.add_argument('--weights', action='append', metavar='W', help='a model folder, a run, or the name of bundled weights (default: light); given again, more to compare with')
-    p.add_argument('--work', type=int, metavar='N', help='short side of what the network sees (default: as it was trained)')
+    p.add_argument('data', nargs='+', metavar='DATA',
+                   help='a folder or zip of colour photos, several of them, or a name')
+    p.add_argument('--weights', action='append', metavar='W',
+                   help='a model folder, a run, or the name of bundled weights (default: '
+                        'light); given again, more to compare with')
+    p.add_argument('--work', type=int, metavar='N',
+                   help='short side of what the network sees (default: as it was trained)')
     p.add_argument('--items', type=int, metavar='N', help='the first N photos only')
-    p.add_argument('--protocol', metavar='NAME', help="'ddcolor': the sizes and the resizing behind the table of the DDColor paper")
-    p.add_argument('--sheet', metavar='PNG', help='draw the ten best, median and worst photos there')
-    p.add_argument('--sizes', type=_numbers, metavar='N,N,…', help='how much the colours change between these working sizes, such as 128,192,256,384')
+    p.add_argument('--protocol', metavar='NAME',
+                   help="'ddcolor': the sizes and the resizing behind the table of the "
+                        "DDColor paper")
+    p.add_argument('--sheet', metavar='PNG',
+                   help='draw the ten best, median and worst photos there')
+    p.add_argument('--sizes', type=_numbers, metavar='N,N,…',
+                   help='how much the colours change between these working sizes, such as '
+                        '128,192,256,384')
     p.add_argument('--old', action='store_true', help='how the colours degrade on photos made old')
-    p.add_argument('--frontier', metavar='PNG', help='draw how the distances change as the chroma is multiplied, for weights to be compared at the same colourfulness')
+    p.add_argument('--frontier', metavar='PNG',
+                   help='draw how the distances change as the chroma is multiplied, for '
+                        'weights to be compared at the same colourfulness')
     _words(p, 'size', 'device', 'json')
 
 # %% ../nbs/12_cli.ipynb #dae9c48d
 def _compare(a):
     from colorgan.core import write_json
     from colorgan.judge.race import as_markdown, compare_recipes, table
-    results = compare_recipes(a.data, a.out, a.recipes, a.budget, a.photos, a.size, _share(a.valid), a.shown, a.rows, a.seed, a.device)
+    results = compare_recipes(a.data, a.out, a.recipes, a.budget, a.photos, a.size,
+                              _share(a.valid), a.shown, a.rows, a.seed, a.device)
     if a.json: write_json(a.json, results)
-    print(as_markdown(table(results)) + f'The table is in {a.out}/table.md and table.csv, the sheet in {a.out}/sheet.png.')
+    print(as_markdown(table(results))
+          + f'The table is in {a.out}/table.md and table.csv, the sheet in {a.out}/sheet.png.')
 
 # %% ../nbs/12_cli.ipynb #4c885d31
 def _compare_words(p):
-    p.add_argument('data', nargs='+', metavar='DATA', help='a folder or zip of colour photos, several of them, or a name')
-    p.add_argument('--recipes', default='all', metavar='NAMES', help="'all', or names with commas between (default: all)")
-    p.add_argument('--budget', type=float, metavar='MINUTES', help='of training for each recipe, both stages together (default: 5)')
-    p.add_argument('--photos', type=int, metavar='N', help='the budget as photos seen, instead of minutes')
-    p.add_argument('--out', required=True, metavar='DIR', help='the folder to make; the same command again goes on where it was interrupted')
-    p.add_argument('--size', type=int, default=64, metavar='N', help='side of the photos (default: 64)')
-    p.add_argument('--valid', default='.2', metavar='DATA', help='photos to judge by: a share of those given, or a folder, zip or name (default: .2)')
-    p.add_argument('--shown', metavar='DATA', help='photos for the sheet (default: some of those to judge by)')
-    p.add_argument('--rows', type=int, default=8, metavar='N', help='photos in the sheet (default: 8)')
-    p.add_argument('--seed', type=int, default=42, metavar='N', help='of weights, split and order (default: 42)')
+    p.add_argument('data', nargs='+', metavar='DATA',
+                   help='a folder or zip of colour photos, several of them, or a name')
+    p.add_argument('--recipes', default='all', metavar='NAMES',
+                   help="'all', or names with commas between (default: all)")
+    p.add_argument('--budget', type=float, metavar='MINUTES',
+                   help='of training for each recipe, both stages together (default: 5)')
+    p.add_argument('--photos', type=int, metavar='N',
+                   help='the budget as photos seen, instead of minutes')
+    p.add_argument('--out', required=True, metavar='DIR',
+                   help='the folder to make; the same command again goes on where it was '
+                        'interrupted')
+    p.add_argument('--size', type=int, default=64, metavar='N',
+                   help='side of the photos (default: 64)')
+    p.add_argument('--valid', default='.2', metavar='DATA',
+                   help='photos to judge by: a share of those given, or a folder, zip or name '
+                        '(default: .2)')
+    p.add_argument('--shown', metavar='DATA',
+                   help='photos for the sheet (default: some of those to judge by)')
+    p.add_argument('--rows', type=int, default=8, metavar='N',
+                   help='photos in the sheet (default: 8)')
+    p.add_argument('--seed', type=int, default=42, metavar='N',
+                   help='of weights, split and order (default: 42)')
     _words(p, 'device', 'json')
 
 # %% ../nbs/12_cli.ipynb #cac4e001
 def _cache(a):
     from colorgan.photos.cache import make_cache
-    print(f'The cache is {make_cache(a.data, a.out, a.size)}. It is data like any other: colorgan train {a.out} --out run')
+    print(f'The cache is {make_cache(a.data, a.out, a.size)}. It is data like any other: '
+          f'colorgan train {a.out} --out run')
 
 # %% ../nbs/12_cli.ipynb #cac4e004
 def _cache_words(p):
-    p.add_argument('data', nargs='+', metavar='DATA', help='folders, zips, lists, or the name of a collection')
+    p.add_argument('data', nargs='+', metavar='DATA',
+                   help='folders, zips, lists, or the name of a collection')
     p.add_argument('--out', required=True, metavar='F', help='the file to make')
-    p.add_argument('--size', type=int, default=256, metavar='N', help='short side of the photos in it (default: 256)')
+    p.add_argument('--size', type=int, default=256, metavar='N',
+                   help='short side of the photos in it (default: 256)')
 
 # %% ../nbs/12_cli.ipynb #cac4e002
 def _inspect(a):
@@ -254,8 +348,10 @@ def _inspect(a):
 
 # %% ../nbs/12_cli.ipynb #cac4e005
 def _inspect_words(p):
-    p.add_argument('data', nargs='+', metavar='DATA', help='folders, zips, lists, or the name of a collection')
-    p.add_argument('--out', default='inspect.png', metavar='PNG', help='where to draw what would be left out (default: inspect.png)')
+    p.add_argument('data', nargs='+', metavar='DATA',
+                   help='folders, zips, lists, or the name of a collection')
+    p.add_argument('--out', default='inspect.png', metavar='PNG',
+                   help='where to draw what would be left out (default: inspect.png)')
 
 # %% ../nbs/12_cli.ipynb #449a97cd
 def _recipes(a):
@@ -266,15 +362,21 @@ def _recipes(a):
 def _export(a):
     from colorgan.use.onnx import export_onnx
     info = export_onnx(a.weights, a.onnx, a.size, a.chroma_only, a.half)
-    print(f"{a.onnx}: {info['graph']} graph of {info['recipe']}, checked: within {info['difference']:.0f} of 255 levels of torch on 99.9 % of pixels")
+    print(f"{a.onnx}: {info['graph']} graph of {info['recipe']}, checked: within "
+          f"{info['difference']:.0f} of 255 levels of torch on 99.9 % of pixels")
 
 # %% ../nbs/12_cli.ipynb #c9207aaa
 def _export_words(p):
-    p.add_argument('weights', metavar='RUN_OR_MODEL', help='a model folder, a run, or the name of bundled weights')
+    p.add_argument('weights', metavar='RUN_OR_MODEL',
+                   help='a model folder, a run, or the name of bundled weights')
     p.add_argument('--onnx', required=True, metavar='FILE', help='the file to write')
-    p.add_argument('--size', type=int, metavar='N', help='short side at which the network sees a photo (default: as it was trained)')
-    p.add_argument('--chroma-only', action='store_true', help='the network alone, from lightness to a and b')
-    p.add_argument('--half', action='store_true', help='store weights at half precision, in half the room')
+    p.add_argument('--size', type=int, metavar='N',
+                   help='short side at which the network sees a photo (default: as it was '
+                        'trained)')
+    p.add_argument('--chroma-only', action='store_true',
+                   help='the network alone, from lightness to a and b')
+    p.add_argument('--half', action='store_true',
+                   help='store weights at half precision, in half the room')
 
 # %% ../nbs/12_cli.ipynb #23eb3df2
 def _app(a):
@@ -283,19 +385,25 @@ def _app(a):
 
 # %% ../nbs/12_cli.ipynb #7d79b042
 def _app_words(p):
-    p.add_argument('--port', type=int, default=8866, metavar='N', help='of 127.0.0.1, where only this machine can see it; 0 takes one that is free (default: 8866)')
-    p.add_argument('--runs', default='.', metavar='DIR', help='offer the runs and models in this folder, too (default: the current one)')
+    p.add_argument('--port', type=int, default=8866, metavar='N',
+                   help='of 127.0.0.1, where only this machine can see it; 0 takes one that '
+                        'is free (default: 8866)')
+    p.add_argument('--runs', default='.', metavar='DIR',
+                   help='offer the runs and models in this folder, too (default: the current '
+                        'one)')
     _words(p, 'device')
 
 # %% ../nbs/12_cli.ipynb #efde7b0c
 def _page(a):
     from colorgan.use.page import make_page
-    print(f'The page is in {make_page(a.out, a.weights, a.sample)}. Any static host can serve it; to see it here: python -m http.server -d {a.out}')
+    print(f'The page is in {make_page(a.out, a.weights, a.sample)}. Any static host can serve '
+          f'it; to see it here: python -m http.server -d {a.out}')
 
 # %% ../nbs/12_cli.ipynb #0af2108d
 def _page_words(p):
     p.add_argument('--out', required=True, metavar='DIR', help='the folder to make')
-    p.add_argument('--sample', metavar='PHOTO', help='the photo that greets visitors (default: a bundled one)')
+    p.add_argument('--sample', metavar='PHOTO',
+                   help='the photo that greets visitors (default: a bundled one)')
     _words(p, 'weights')
 
 # %% ../nbs/12_cli.ipynb #d1b36af3
@@ -305,33 +413,51 @@ def _demo(a):
 
 # %% ../nbs/12_cli.ipynb #f5d2ba30
 def _demo_words(p):
-    p.add_argument('--out', default='demo', metavar='DIR', help='the folder to make (default: demo)')
-    p.add_argument('--minutes', type=float, default=2., metavar='N', help='how long to train, both stages together (default: 2)')
+    p.add_argument('--out', default='demo', metavar='DIR',
+                   help='the folder to make (default: demo)')
+    p.add_argument('--minutes', type=float, default=2., metavar='N',
+                   help='how long to train, both stages together (default: 2)')
 
 # %% ../nbs/12_cli.ipynb #81279d14
 commands = dict(
-    demo=(_demo, _demo_words, 'see what it does: colorize and train on bundled photos', 'colorgan demo --out demo'),
-    colorize=(_colorize, _colorize_words, 'colorize photos', 'colorgan colorize album --out album-in-colour'),
-    train=(_train, _train_words, 'train a recipe on photos', 'colorgan train photos --out run --recipe light --size 128'),
-    status=(_status, _status_words, 'say how far a training is that goes on elsewhere', 'colorgan status run'),
-    evaluate=(_evaluate, _evaluate_words, 'measure how close to the truth the colours are', 'colorgan evaluate --weights run photos --size 256'),
-    compare=(_compare, _compare_words, 'train recipes on the same photos within the same budget, and judge them alike',
+    demo=(_demo, _demo_words, 'see what it does: colorize and train on bundled photos',
+          'colorgan demo --out demo'),
+    colorize=(_colorize, _colorize_words, 'colorize photos',
+              'colorgan colorize album --out album-in-colour'),
+    train=(_train, _train_words, 'train a recipe on photos',
+           'colorgan train photos --out run --recipe light --size 128'),
+    status=(_status, _status_words, 'say how far a training is that goes on elsewhere',
+            'colorgan status run'),
+    evaluate=(_evaluate, _evaluate_words, 'measure how close to the truth the colours are',
+              'colorgan evaluate --weights run photos --size 256'),
+    compare=(_compare, _compare_words,
+             'train recipes on the same photos within the same budget, and judge them alike',
              'colorgan compare photos --recipes all --budget 5 --out comparison'),
-    export=(_export, _export_words, 'write an ONNX file of trained weights', 'colorgan export run --onnx photo.onnx'),
+    export=(_export, _export_words, 'write an ONNX file of trained weights',
+            'colorgan export run --onnx photo.onnx'),
     recipes=(_recipes, lambda p: None, 'list the recipes and what they cost', 'colorgan recipes'),
-    cache=(_cache, _cache_words, 'decode photos once, into one file that trainings read fast', 'colorgan cache photos --out photos.cache --size 256'),
-    inspect=(_inspect, _inspect_words, 'say what is in a set of photos, and which a training would leave out', 'colorgan inspect photos'),
-    app=(_app, _app_words, 'colorize photos in the browser, without typing', 'colorgan app --port 8866'),
-    page=(_page, _page_words, 'write a web page that colorizes in the browser, for any static host', 'colorgan page --out site'))
+    cache=(_cache, _cache_words, 'decode photos once, into one file that trainings read fast',
+           'colorgan cache photos --out photos.cache --size 256'),
+    inspect=(_inspect, _inspect_words,
+             'say what is in a set of photos, and which a training would leave out',
+             'colorgan inspect photos'),
+    app=(_app, _app_words, 'colorize photos in the browser, without typing',
+         'colorgan app --port 8866'),
+    page=(_page, _page_words,
+          'write a web page that colorizes in the browser, for any static host',
+          'colorgan page --out site'))
 
 # %% ../nbs/12_cli.ipynb #2e5a32f1
 def parser() -> argparse.ArgumentParser:
     "The parser of all commands"
-    p = _Parser('colorgan', description='Give black-and-white photos colour, and train networks that do.', epilog='colorgan COMMAND --help says more.')
+    p = _Parser('colorgan',
+                description='Give black-and-white photos colour, and train networks that do.',
+                epilog='colorgan COMMAND --help says more.')
     p.add_argument('--version', action='version', version=__version__)
     sub = p.add_subparsers(metavar='COMMAND', required=True)
     for name, (run, words, about, example) in commands.items():
-        c = sub.add_parser(name, help=about, description=about[0].upper() + about[1:] + '.', epilog=f'example: {example}')
+        c = sub.add_parser(name, help=about, description=about[0].upper() + about[1:] + '.',
+                           epilog=f'example: {example}')
         words(c)
         c.set_defaults(run=run)
     return p

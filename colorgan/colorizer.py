@@ -22,12 +22,14 @@ from .nets.weights import find_weights
 
 # %% ../nbs/10_colorizer.ipynb #8a6fd686
 class TorchNet:
-    "A `Generator` as a function on numpy arrays, in Lab units: L of shape `(n, 1, h, w)` to ab, `(n, 2, h, w)`"
+    """A `Generator` as a function on numpy arrays, in Lab units: L of shape `(n, 1, h, w)` to
+    ab, `(n, 2, h, w)`"""
     def __init__(self,
                  gen, # a `Generator`, or weights as `load_model` takes them
                  device=None): # 'cpu', 'cuda', …; None: where the generator is, or the best there is
         if not find_spec('torch'):
-            raise ColorganError(f'{label(gen)} needs torch, or onnxruntime and a model.onnx of the same weights: '
+            raise ColorganError(f'{label(gen)} needs torch, or onnxruntime and a model.onnx '
+                                'of the same weights: '
                                 'pip install torch')
         import torch
         if not isinstance(gen, torch.nn.Module):
@@ -37,7 +39,8 @@ class TorchNet:
         elif device is not None: gen = gen.to(device)
         self.gen = gen
         self.stride = max(32, gen.stride) # sides must be multiples of this
-        self.size = getattr(getattr(gen, 'recipe', None), 'size', None) # short side at which it was trained
+        # short side at which it was trained
+        self.size = getattr(getattr(gen, 'recipe', None), 'size', None)
     def __call__(self, L):
         import torch
         from colorgan.nets.blocks import evaluating
@@ -48,7 +51,8 @@ class TorchNet:
 
 # %% ../nbs/10_colorizer.ipynb #9c9fbdbb
 class OnnxNet:
-    "An ONNX file as a function on numpy arrays, in Lab units: L of shape `(n, 1, h, w)` to ab, `(n, 2, h, w)`"
+    """An ONNX file as a function on numpy arrays, in Lab units: L of shape `(n, 1, h, w)` to
+    ab, `(n, 2, h, w)`"""
     def __init__(self, path, # the file, as `colorgan export --chroma-only` writes it
                  threads=0): # that work on one call; 0: as many as there are cores
         if not find_spec('onnxruntime'):
@@ -60,11 +64,13 @@ class OnnxNet:
         options.intra_op_num_threads = threads
         self.path = Path(path).absolute()
         try:
-            self.session = ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+            self.session = ort.InferenceSession(str(path), options,
+                                                providers=['CPUExecutionProvider'])
         except Exception as e:
             raise ColorganError(f'{label(path)} is not an ONNX file that can be run') from e
         if [i.name for i in self.session.get_inputs()] != ['L']:
-            raise ColorganError(f'{label(path)} holds something else than a network of colorgan: export it with '
+            raise ColorganError(f'{label(path)} holds something else than a network of '
+                                'colorgan: export it with '
                                 '--chroma-only')
         self.info = self.session.get_modelmeta().custom_metadata_map
         self.stride = int(self.info.get('stride', 32))
@@ -73,7 +79,8 @@ class OnnxNet:
 
 # %% ../nbs/10_colorizer.ipynb #b3e4c97c
 def _graph_of(folder):
-    "The network in `folder/model.onnx`; None if there is none that can be run, or if it was made from other weights"
+    """The network in `folder/model.onnx`; None if there is none that can be run, or if it was
+    made from other weights"""
     if not ((folder/'model.onnx').is_file() and find_spec('onnxruntime')): return None
     net = OnnxNet(folder/'model.onnx')
     return net if net.info.get('weights') == digest(folder) else None
@@ -112,7 +119,8 @@ class Colorizer:
                  saturation=1., # 0 leaves it grey, 1 is as the network predicts it, 2 twice as colourful
                  hints=(), # colours at pixels of the photo: `(x, y, '#rrggbb')`
                 ): # PIL image, RGB or, where the photo had transparency, RGBA
-        "The photo in colour, upright, with its own size and lightness. Raises `ColorganError` if it cannot be read."
+        """The photo in colour, upright, with its own size and lightness. Raises
+        `ColorganError` if it cannot be read."""
         saturation = check_number('saturation', saturation, 0, 10)
         photo = read_photo(photo)
         image, = self.images([photo], saturation, hints)
@@ -141,7 +149,8 @@ class Colorizer:
         return y, shrink(y, small_shape(*y.shape, self.size))
 
     def chroma(self, Ls):
-        "a and b, `(2, h, w)` in Lab units, for each small lightness; `steadied` above the size of the training"
+        """a and b, `(2, h, w)` in Lab units, for each small lightness; `steadied` above the
+        size of the training"""
         trained = getattr(self.net, 'size', None)
         fine = self._predict(Ls)
         if not trained or self.size <= trained: return fine

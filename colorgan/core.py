@@ -32,12 +32,14 @@ def check_number(name, x, least, most, kind=float):
     try: n = kind(x) if kind(x) == float(x) else None
     except (TypeError, ValueError, OverflowError): n = None
     if n is None or not least <= n <= most:
-        raise ColorganError(f"{name} cannot be {x!r}: give a {'whole ' if kind is int else ''}number from {least} to {most}")
+        raise ColorganError(f"{name} cannot be {x!r}: give a "
+                            f"{'whole ' if kind is int else ''}number from {least} to {most}")
     return n
 
 # %% ../nbs/core.ipynb #3a7ed60a
 def _write_nameless(content, folder, names):
-    "Write a file without a name in `folder`, then give it the first of `names` that is free; that name, or None where this is not possible"
+    """Write a file without a name in `folder`, then give it the first of `names` that is free;
+    that name, or None where this is not possible"""
     try: fd = os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o666)
     except (AttributeError, OSError): return None
     with open(fd, 'wb') as f:
@@ -63,7 +65,8 @@ def write_whole(path, # where to
             if name is None: part.write_bytes(content)
             os.replace(part, path)
         finally: part.unlink(missing_ok=True)
-    except OSError as e: raise ColorganError(f'{photo_name(path)} cannot be written: {e.strerror or e}') from e
+    except OSError as e:
+        raise ColorganError(f'{photo_name(path)} cannot be written: {e.strerror or e}') from e
 
 # %% ../nbs/core.ipynb #60c13eea
 def write_json(path, # where to
@@ -82,7 +85,8 @@ def data_url(content, # bytes of a file
 def make_folder(folder) -> Path:
     "The folder, made if it is missing; raises `ColorganError` if it cannot be"
     try: Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise ColorganError(f'cannot make the folder {folder}: {e.strerror or e}') from e
+    except OSError as e:
+        raise ColorganError(f'cannot make the folder {folder}: {e.strerror or e}') from e
     return Path(folder)
 
 # %% ../nbs/core.ipynb #939f0d49
@@ -120,21 +124,28 @@ def in_parallel(f, # a function at the top of a module
     n = min(n or cores(), len(jobs) // 16 + 1)
     def results():
         forks = sys.platform.startswith('linux')
-        pool = ProcessPoolExecutor(n, get_context('fork'), _live_with, (os.getpid(),)) if forks else ThreadPoolExecutor(n)
+        pool = (ProcessPoolExecutor(n, get_context('fork'), _live_with, (os.getpid(),))
+                if forks else ThreadPoolExecutor(n))
         try:
-            for i in range(0, len(jobs), 1024): yield from pool.map(f, jobs[i:i + 1024], chunksize=8)
+            for i in range(0, len(jobs), 1024):
+                yield from pool.map(f, jobs[i:i + 1024], chunksize=8)
         except BrokenExecutor as e:
-            raise ColorganError('a worker process was killed, probably because the memory ran out: choose smaller photos, or close other programs') from e
+            raise ColorganError('a worker process was killed, probably because the memory ran '
+                                'out: choose smaller photos, or close other programs') from e
         finally: pool.shutdown(cancel_futures=True)
     results = results() if n > 1 else map(f, jobs)
     return _with_bar(results, len(jobs)) if progress else results
 
 # %% ../nbs/core.ipynb #d4559a5c
 def open_url(url, have, timeout):
-    "The response for the bytes from `have` on; raises `TimeoutError` if nothing answers in time, name servers included"
+    """The response for the bytes from `have` on; raises `TimeoutError` if nothing answers in
+    time, name servers included"""
     got = []
     def ask():
-        try: got.append(urlopen(Request(url, headers={'Range': f'bytes={have}-', 'User-Agent': 'colorgan'}), timeout=timeout))
+        try:
+            got.append(urlopen(Request(url,
+                                       headers={'Range': f'bytes={have}-',
+                                                'User-Agent': 'colorgan'}), timeout=timeout))
         except Exception as e: got.append(e)
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
@@ -156,7 +167,8 @@ def _append(response, part, have, show):
             f.write(block)
             if show and (time.monotonic() > said + .5 or f.tell() == total):
                 said = time.monotonic()
-                print(f'\r{part.stem}: {f.tell() / 1e6:,.0f} of {total / 1e6:,.0f} MB', end='', file=sys.stderr)
+                print(f'\r{part.stem}: {f.tell() / 1e6:,.0f} of {total / 1e6:,.0f} MB', end='',
+                      file=sys.stderr)
     if show: print(file=sys.stderr)
     if part.stat().st_size < total: raise ConnectionError('the connection broke off')
 
@@ -166,21 +178,26 @@ def fetch(url, # where it is
           md5=None, # what its checksum is, if that is known
           timeout=8, # seconds without an answer before giving up
          ) -> Path: # `to`
-    "A downloaded file, at once if it is there already. Interrupted, the next call goes on. Raises `ColorganError` when it cannot be had."
+    """A downloaded file, at once if it is there already. Interrupted, the next call goes on.
+    Raises `ColorganError` when it cannot be had."""
     to, part = Path(to), Path(f'{to}.part')
     if to.exists(): return to
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
         have = part.stat().st_size if part.exists() else 0
-        with open_url(url, have, timeout) as r: _append(r, part, have, sys.stderr.isatty() or 'ipykernel' in sys.modules)
+        with open_url(url, have, timeout) as r:
+            _append(r, part, have, sys.stderr.isatty() or 'ipykernel' in sys.modules)
     except HTTPError as e:
         if e.code != 416: raise ColorganError(f'{url} cannot be downloaded ({e})') from e
     except (OSError, HTTPException) as e:
         why = getattr(e, 'reason', e)
-        raise ColorganError(f"{url} cannot be downloaded ({getattr(why, 'strerror', None) or why}): try again, and it goes on where it was") from e
+        raise ColorganError(f"{url} cannot be downloaded "
+                            f"({getattr(why, 'strerror', None) or why}): try again, and it "
+                            "goes on where it was") from e
     if md5 and _md5(part) != md5 or to.suffix == '.zip' and not zipfile.is_zipfile(part):
         part.unlink()
-        raise ColorganError(f'what came from {url} is not what it should be: its checksum differs, or it is cut off; try again')
+        raise ColorganError(f'what came from {url} is not what it should be: its checksum '
+                            'differs, or it is cut off; try again')
     os.replace(part, to)
     return to
 

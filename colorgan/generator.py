@@ -39,7 +39,8 @@ class Generator(nn.Module):
         if x.ndim != 4 or x.shape[1] != 1:
             raise ColorganError(f'a generator sees (n, 1, h, w), got {tuple(x.shape)}')
         if any(s < self.stride or s % self.stride for s in x.shape[-2:]):
-            raise ColorganError(f'this generator needs sides that are multiples of {self.stride}, got '
+            raise ColorganError('this generator needs sides that are multiples of '
+                                f'{self.stride}, got '
                                 f'{x.shape[-2]}×{x.shape[-1]}: resize or pad')
 
     def forward(self, x):
@@ -83,10 +84,12 @@ _generators = {f.__name__: f for f in (resnet18_unet, pix2pix_unet, light_net)} 
 def create_gen(recipe, # has `gen` (a name), `gen_kw`, `space` and `size`
                pretrained=True, # True: ImageNet weights if they can be had; False: random; or a file of weights
               ) -> Generator:
-    "The generator of `recipe`, on the CPU, with `.recipe` set; raises `ColorganError` on an unknown name or argument"
+    """The generator of `recipe`, on the CPU, with `.recipe` set; raises `ColorganError` on an
+    unknown name or argument"""
     smallest = min((recipe.size, *getattr(recipe, 'sizes', ())))
     kw = {k: v for k, v in recipe.gen_kw.items() if pretrained or k != 'pretrained'}
-    net = call_builder(_generators, recipe.gen, kw, n_out=get_space(recipe.space).n_out, size=smallest,
+    net = call_builder(_generators, recipe.gen, kw, n_out=get_space(recipe.space).n_out,
+                       size=smallest,
                        pretrained=pretrained)
     gen = Generator(net, recipe.space).to(memory_format=torch.channels_last)
     gen.recipe = recipe
@@ -94,7 +97,8 @@ def create_gen(recipe, # has `gen` (a name), `gen_kw`, `space` and `size`
 
 # %% ../nbs/02_generator.ipynb #b32d174a
 def splitter(gen): # a `Generator`
-    "Its parameters as `[encoder's, the others]`, so that the encoder can learn more slowly; the first may be empty"
+    """Its parameters as `[encoder's, the others]`, so that the encoder can learn more slowly;
+    the first may be empty"""
     encoder = getattr(gen.net, 'encoder', None)
     first = [] if encoder is None else list(encoder.parameters())
     ids = {id(p) for p in first}

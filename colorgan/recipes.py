@@ -23,46 +23,63 @@ class Recipe:
     "All that sets one colorizer apart from another"
     name: str = 'custom' # what it is called
     source: str = '' # where it comes from, in a line
-    space: str = _one_of('lab', 'rgb') # what the network sees and predicts: 'lab' sees L and predicts a and b
-    gen: str = _one_of('resnet18_unet', 'pix2pix_unet', 'light_net', 'shallow_net', 'fusion_net', 'vgg16_latent',
+    # what the network sees and predicts: 'lab' sees L and predicts a and b
+    space: str = _one_of('lab', 'rgb')
+    gen: str = _one_of('resnet18_unet', 'pix2pix_unet', 'light_net', 'shallow_net',
+                       'fusion_net', 'vgg16_latent',
                        'sagan_unet') # the generator's function
     gen_kw: dict = field(default_factory=dict) # what that function is called with
     critic: str = _one_of('patchgan', 'whole_critic') # the critic's function
     critic_kw: dict = field(default_factory=dict) # what that function is called with
     critic_at: int = 1 # the critic judges pictures made this many times smaller
     size: int = 256 # side of the square training photos, in pixels
-    sizes: tuple = () # sides that batches are made smaller to, at most `size`; (): all are trained at `size`
-    growing: bool = False # the sizes follow each other during a stage, instead of being drawn at random
+    # sides that batches are made smaller to, at most `size`; (): all are trained at `size`
+    sizes: tuple = ()
+    # the sizes follow each other during a stage, instead of being drawn at random
+    growing: bool = False
     old: float = 0. # share of the training photos that the network sees as if they were old
-    sharpness: float = 0. # share of the training photos that the network sees blurred, resampled, sharpened, compressed or grainy
+    # share of the training photos that the network sees blurred, resampled, sharpened, compressed or grainy
+    sharpness: float = 0.
     bs: int = 16 # photos in a batch
     items: int = None # at most so many photos; None: all there are
-    pixel_loss: str = _one_of('l1', 'mse', 'huber', 'bins') # 'bins' needs a generator that scores bins
-    rare: float = 0. # 0 counts all colours alike, 1 counts rare ones as much, in sum, as frequent ones
+    # 'bins' needs a generator that scores bins
+    pixel_loss: str = _one_of('l1', 'mse', 'huber', 'bins')
+    # 0 counts all colours alike, 1 counts rare ones as much, in sum, as frequent ones
+    rare: float = 0.
     perceptual: float = 0. # weight of the distance in an ImageNet encoder's features
-    adv_loss: str = _one_of('vanilla', 'lsgan', 'hinge', 'wgan-gp') # what generator and critic play for
+    # what generator and critic play for
+    adv_loss: str = _one_of('vanilla', 'lsgan', 'hinge', 'wgan-gp')
     lam: float = 100. # weight of the pixel loss next to the adversarial loss
     label_smoothing: float = 0. # the critic is told 1 minus this for a true photo
     gp: float = 10. # weight of the gradient penalty (wgan-gp only)
-    kl: float = .01 # weight of how far the latent of a variational generator is from a normal distribution
-    weight_l1: float = 0. # weight, within the pixel loss, of the sum of the generator's absolute weights
+    # weight of how far the latent of a variational generator is from a normal distribution
+    kl: float = .01
+    # weight, within the pixel loss, of the sum of the generator's absolute weights
+    weight_l1: float = 0.
     opt: str = _one_of('adam', 'adamw') # adamw keeps weight decay out of the moments
     wd: float = 0. # weight decay (not applied to biases and norms)
     schedule: str = _one_of('const', 'cosine') # what becomes of the learning rates during a stage
     warmup: float = 0. # share of a stage in which the learning rates rise from zero
-    drop_at: float = 0. # share of the second stage after which learning rates are ten times smaller; 0: never
+    # share of the second stage after which learning rates are ten times smaller; 0: never
+    drop_at: float = 0.
     clip: float = 0. # gradients longer than this are shortened to it; 0: never
-    encoder_lr_mult: float = 1. # the generator's encoder learns at this many times the rate of the rest
-    frozen: int = 0 # so many of the encoder's first stages stay as they are: they cost the most and change the least
-    freeze_bn: str = _one_of('none', 'encoder', 'all') # whose batch norms keep their running statistics in training: 'all' if it goes on learning
-    ema: float = 0. # decay of the running average of the generator that is evaluated and saved; 0: none
+    # the generator's encoder learns at this many times the rate of the rest
+    encoder_lr_mult: float = 1.
+    # so many of the encoder's first stages stay as they are: they cost the most and change the least
+    frozen: int = 0
+    # whose batch norms keep their running statistics in training: 'all' if it goes on learning
+    freeze_bn: str = _one_of('none', 'encoder', 'all')
+    # decay of the running average of the generator that is evaluated and saved; 0: none
+    ema: float = 0.
     pretrain_epochs: int = 20 # how often the first stage sees every photo; 0: no first stage
-    pretrain_for: str = _one_of('colour', 'grey') # what the first stage predicts: the photo, or the grey photo again
+    # what the first stage predicts: the photo, or the grey photo again
+    pretrain_for: str = _one_of('colour', 'grey')
     pretrain_lr: float = 1e-4 # the generator's learning rate in the first stage
     gan_epochs: int = 20 # how often the second stage sees every photo; 0: no second stage
     gen_lr: float = 2e-4 # the generator's learning rate in the second stage
     critic_lr: float = 2e-4 # the critic's
-    betas: tuple = (.5, .999) # Adam's momenta in the second stage; in the first they are .9 and .999
+    # Adam's momenta in the second stage; in the first they are .9 and .999
+    betas: tuple = (.5, .999)
     n_critic: int = 1 # the critic's steps for each of the generator's
     n_critic_late: int = 0 # the same after `drop_at`; 0: no change
     critic_warmup: int = 0 # batches at the start of the second stage that are the critic's alone
@@ -70,54 +87,75 @@ class Recipe:
 # %% ../nbs/08_recipes.ipynb #ee0904eb
 _with_critic = (
     Recipe('resnet18-two-stage',
-           'the tutorial that everybody follows: ImageNet ResNet18 U-Net, L1 first, then PatchGAN + 100 L1',
+           'the tutorial that everybody follows: ImageNet ResNet18 U-Net, L1 first, then '
+           'PatchGAN + 100 L1',
            items=10_000),
     Recipe('pix2pix',
-           'Isola et al. 2017 (arXiv:1611.07004): U-Net with dropout as its only noise, PatchGAN, no pretraining',
+           'Isola et al. 2017 (arXiv:1611.07004): U-Net with dropout as its only noise, '
+           'PatchGAN, no pretraining',
            gen='pix2pix_unet', pretrain_epochs=0, gan_epochs=40, items=10_000),
-    Recipe('pix2pix-instance', 'a student project: the pix2pix U-Net with instance norm, on 10,000 photos of COCO',
+    Recipe('pix2pix-instance',
+           'a student project: the pix2pix U-Net with instance norm, on 10,000 photos of COCO',
            gen='pix2pix_unet', gen_kw={'norm': 'instance'}, critic_kw={'norm': 'instance'},
            pretrain_epochs=0, gan_epochs=40, items=10_000),
     Recipe('pix2pix-instance-wgan-gp',
-           'the same project, as planned: WGAN-GP (arXiv:1704.00028) against the preference for warm colours',
+           'the same project, as planned: WGAN-GP (arXiv:1704.00028) against the preference '
+           'for warm colours',
            gen='pix2pix_unet', gen_kw={'norm': 'instance'}, critic_kw={'norm': None},
-           adv_loss='wgan-gp', n_critic=5, betas=(0., .9), pretrain_epochs=0, gan_epochs=40, items=10_000),
-    Recipe('pix2pix-rgb', 'a student project: pix2pix from grey to RGB, on STL-10', space='rgb', gen='pix2pix_unet',
+           adv_loss='wgan-gp', n_critic=5, betas=(0., .9), pretrain_epochs=0, gan_epochs=40,
+           items=10_000),
+    Recipe('pix2pix-rgb', 'a student project: pix2pix from grey to RGB, on STL-10',
+           space='rgb', gen='pix2pix_unet',
            pretrain_epochs=0, gan_epochs=40),
-    Recipe('unet-lab-mse', 'a student project: U-Net GAN on Lab arrays, squared errors, small weights',
+    Recipe('unet-lab-mse',
+           'a student project: U-Net GAN on Lab arrays, squared errors, small weights',
            gen='pix2pix_unet', gen_kw={'slope': .2}, pixel_loss='mse', weight_l1=1e-7, bs=8,
            pretrain_epochs=0, gan_epochs=60),
     Recipe('vgg16-latent',
-           'a student project: adversarial autoencoder, ImageNet VGG16 to a vector of 100 to a and b, on STL-10',
+           'a student project: adversarial autoencoder, ImageNet VGG16 to a vector of 100 to '
+           'a and b, on STL-10',
            gen='vgg16_latent', critic='whole_critic', size=128, pretrain_epochs=0, gan_epochs=40),
     Recipe('sagan-unet',
-           'a student project: VGG19 U-Net with spectral norm and self-attention (arXiv:1805.08318), hinge loss, RGB',
-           space='rgb', gen='sagan_unet', critic='whole_critic', critic_kw={'spectral': True, 'attention': True},
+           'a student project: VGG19 U-Net with spectral norm and self-attention '
+           '(arXiv:1805.08318), hinge loss, RGB',
+           space='rgb', gen='sagan_unet', critic='whole_critic', critic_kw={'spectral': True,
+                                                                            'attention': True},
            adv_loss='hinge', label_smoothing=.1, bs=9,
-           gen_lr=1e-4, critic_lr=4e-4, drop_at=2/3, n_critic_late=2, pretrain_epochs=0, gan_epochs=270))
+           gen_lr=1e-4, critic_lr=4e-4, drop_at=2/3, n_critic_late=2, pretrain_epochs=0,
+           gan_epochs=270))
 
 # %% ../nbs/08_recipes.ipynb #0a55c52c
 _without_critic = (
     Recipe('basic', 'a student project: the beginning of ResNet18 and a plain decoder, to RGB',
-           space='rgb', gen='shallow_net', pixel_loss='mse', bs=64, pretrain_epochs=30, pretrain_lr=.01, gan_epochs=0),
-    Recipe('labnet', 'the same project: the same to a and b', gen='shallow_net', pixel_loss='mse', bs=64,
+           space='rgb', gen='shallow_net', pixel_loss='mse', bs=64, pretrain_epochs=30,
+           pretrain_lr=.01, gan_epochs=0),
+    Recipe('labnet', 'the same project: the same to a and b', gen='shallow_net',
+           pixel_loss='mse', bs=64,
            pretrain_epochs=30, pretrain_lr=.01, gan_epochs=0),
     Recipe('preincep', "the same project: an encoder told InceptionV3's scores (arXiv:1712.03400)",
-           gen='fusion_net', size=224, pixel_loss='huber', bs=32, pretrain_epochs=30, pretrain_lr=.001, gan_epochs=0),
-    Recipe('preres', "the same project: an encoder told Inception-ResNet-v2's scores (arXiv:1712.03400)",
-           gen='fusion_net', gen_kw={'classifier': 'inception_resnet_v2'}, size=224, pixel_loss='mse', bs=32,
+           gen='fusion_net', size=224, pixel_loss='huber', bs=32, pretrain_epochs=30,
+           pretrain_lr=.001, gan_epochs=0),
+    Recipe('preres',
+           "the same project: an encoder told Inception-ResNet-v2's scores (arXiv:1712.03400)",
+           gen='fusion_net', gen_kw={'classifier': 'inception_resnet_v2'}, size=224,
+           pixel_loss='mse', bs=32,
            pretrain_epochs=30, pretrain_lr=.001, gan_epochs=0))
 
 # %% ../nbs/08_recipes.ipynb #110b534d
-_light_net = dict(gen='light_net', gen_kw={'chroma': 4}, critic_kw={'n_down': 2}, critic_at=4, size=128,
-                  opt='adamw', wd=.01, schedule='cosine', warmup=.02, encoder_lr_mult=1/3, pretrain_epochs=40)
+_light_net = dict(gen='light_net', gen_kw={'chroma': 4}, critic_kw={'n_down': 2}, critic_at=4,
+                  size=128,
+                  opt='adamw', wd=.01, schedule='cosine', warmup=.02, encoder_lr_mult=1/3,
+                  pretrain_epochs=40)
 _quarter = 'ours: EfficientNet-Lite0 encoder, chroma at a quarter of the resolution'
 _light = (
-    Recipe('light', f'{_quarter}; rare colours, a perceptual loss, then a discriminator', **_light_net,
-           sizes=(96, 128), old=.15, bs=16, rare=.5, perceptual=.2, lam=60., label_smoothing=.1, ema=.995,
+    Recipe('light', f'{_quarter}; rare colours, a perceptual loss, then a discriminator',
+           **_light_net,
+           sizes=(96, 128), old=.15, bs=16, rare=.5, perceptual=.2, lam=60.,
+           label_smoothing=.1, ema=.995,
            pretrain_lr=1e-3, gan_epochs=10, critic_lr=4e-4, critic_warmup=100),
     Recipe('light-l1', f'{_quarter}; L1 only', **_light_net,
-           sizes=(96, 128, 128), old=.15, bs=32, clip=1., frozen=5, ema=.998, pretrain_lr=1e-3, gan_epochs=0),
+           sizes=(96, 128, 128), old=.15, bs=32, clip=1., frozen=5, ema=.998, pretrain_lr=1e-3,
+           gan_epochs=0),
     Recipe('light-plain', f'{_quarter}; L1, then GAN, and nothing else', **_light_net,
            bs=64, ema=.997, pretrain_lr=2e-3, gan_epochs=10))
 recipes = {r.name: r for r in (*_with_critic, *_without_critic, *_light)}
@@ -132,7 +170,8 @@ def get_recipe(name, # the name of a recipe, or a `Recipe`
     return recipes[name]
 
 # %% ../nbs/08_recipes.ipynb #577ad7c4
-_kinds = {int: 'a whole number of at least 0', float: 'a number of at least 0', tuple: 'numbers, separated by commas',
+_kinds = {int: 'a whole number of at least 0', float: 'a number of at least 0',
+          tuple: 'numbers, separated by commas',
           dict: "names and values, as {'chroma': 2}",
           bool: 'True or False', str: 'a text'}
 
@@ -141,7 +180,8 @@ def _fits(kind, v):
     number = isinstance(v, (int, float)) and not isinstance(v, bool) and 0 <= v < float('inf')
     if kind in (int, float): return kind(v) if number and kind(v) == v else None
     if kind is tuple: v = tuple(v) if isinstance(v, (list, tuple)) else (v,)
-    return v if isinstance(v, kind) and (kind is not tuple or all(_fits(float, i) is not None for i in v)) else None
+    return (v if isinstance(v, kind)
+            and (kind is not tuple or all(_fits(float, i) is not None for i in v)) else None)
 
 # %% ../nbs/08_recipes.ipynb #330ecdc1
 def _value(f, v):
@@ -166,19 +206,22 @@ _short = dict(loss=('pixel_loss',), lr=('pretrain_lr', 'gen_lr'))
 def replace(recipe, # a `Recipe` or the name of one
             **changes, # fields and their new values; words are turned into numbers where the field holds one
            ) -> Recipe:
-    "A copy with `changes`; `sizes` above a new `size` go. Raises `ColorganError` on an unknown field or value."
+    """A copy with `changes`; `sizes` above a new `size` go. Raises `ColorganError` on an
+    unknown field or value."""
     known = {f.name: f for f in dataclasses.fields(Recipe)}
     changes = {f: v for k, v in changes.items() for f in _short.get(k, (k,))}
     for k in changes:
         if k not in known:
             raise ColorganError(f"a recipe has no field {k!r}: choose one of "
                                 f"{', '.join((*known, *_short))}")
-    new = dataclasses.replace(get_recipe(recipe), **{k: _value(known[k], v) for k, v in changes.items()})
+    new = dataclasses.replace(get_recipe(recipe),
+                              **{k: _value(known[k], v) for k, v in changes.items()})
     if 'size' not in changes or 'sizes' in changes: return new
     return dataclasses.replace(new, sizes=tuple(s for s in new.sizes if s <= new.size))
 
 # %% ../nbs/08_recipes.ipynb #3e50ec29
-_gone = dict(pretrain_betas=(.9, .999)) # fields of earlier versions, with the value that they all had
+# fields of earlier versions, with the value that they all had
+_gone = dict(pretrain_betas=(.9, .999))
 
 def recipe_from(d: dict, # a recipe's fields, as `dataclasses.asdict` gives them and JSON returns them
                ) -> Recipe:

@@ -18,10 +18,12 @@ from fastcore.foundation import L
 from pathlib import Path
 from .core import ColorganError, photo_name
 from .data import default_device, get_dls
-from .engine.callbacks import (ColourMetrics, Finite, Interruptible, RunLog, Schedule, first_photos,
+from .engine.callbacks import (ColourMetrics, Finite, Interruptible, RunLog, Schedule,
+                                       first_photos,
     predict_rgb, save_image, tracked, tracker_names)
 from .engine.checkpoint import CheckpointCallback, Checkpoints, StartAt, rng_state, set_rng_state
-from colorgan.engine.distributed import (DistributedAverage, all_reduce_max, broadcast_first, process_group, rank,
+from colorgan.engine.distributed import (DistributedAverage, all_reduce_max, broadcast_first,
+                                         process_group, rank,
     shard_dls, world_size)
 from .engine.drive import mirrored
 from .engine.fast import auto_bs, best_precision, fast_math, precision, try_compile
@@ -55,7 +57,8 @@ class Run:
                  minutes=5.): # between two checkpoints
         self.folder, self.recipe, self.dls = RunFolder(path), recipe, dls
         self.amp, self.minutes = amp, minutes
-        self.settings = dict(recipe=asdict(recipe), **settings, amp=amp, train_photos=len(dls.train_ds),
+        self.settings = dict(recipe=asdict(recipe), **settings, amp=amp,
+                             train_photos=len(dls.train_ds),
                              valid_photos=len(dls.valid_ds), photos=photos_fingerprint(dls))
         self.columns, self.state = {}, None
         self.finished = broadcast_first(lambda: self.begin(resume))
@@ -64,17 +67,20 @@ class Run:
         self.watched = first_photos(dls.valid, 64)
 
     def begin(self, resume) -> bool: # whether the run is finished
-        "Write `run.json`, or compare with the one that is there; raises `ColorganError` if it has other settings"
+        """Write `run.json`, or compare with the one that is there; raises `ColorganError` if
+        it has other settings"""
         old = self.folder.settings()
         if old: return self.compare(old, resume)
         by_command = Path(sys.argv[0]).stem == 'colorgan'
         self.describe(command=shlex.join(['colorgan', *sys.argv[1:]]) if by_command else None)
         return False
-    def describe(self, **more): self.folder.describe(self.settings | dict(versions=versions()) | more)
+    def describe(self, **more):
+        self.folder.describe(self.settings | dict(versions=versions()) | more)
     def compare(self, old, resume):
         path = self.folder.path
         if not resume:
-            raise ColorganError(f'{path} already holds a run: go on with it (resume), or give another folder')
+            raise ColorganError(f'{path} already holds a run: go on with it (resume), or give '
+                                'another folder')
         before, now = ({**d, **d['recipe']} for d in (old, json.loads(json.dumps(self.settings))))
         may_differ = ('recipe', 'data', 'valid', 'amp', 'compile')
         for k in now:
@@ -115,8 +121,10 @@ class Run:
         truth = self.dls.space.decode(self.x, self.y).cpu()
         after = {k: c.float() / 255 for k, c in self.columns.items()}
         columns = {'grey': self.x.rgb().cpu(), **after, 'truth': truth}
-        save_image(show_sheet(list(zip(*columns.values())), list(columns)), self.folder.path/'sheet.png')
-        if self.folder.log_size(): save_image(loss_curves(self.folder.path), self.folder.path/'curves.png')
+        save_image(show_sheet(list(zip(*columns.values())), list(columns)),
+                   self.folder.path/'sheet.png')
+        if self.folder.log_size():
+            save_image(loss_curves(self.folder.path), self.folder.path/'curves.png')
         if not complete: return
         state = dict(stage=number + 1, gen=gen.state_dict(), dice=rng_state(), **self.extra_state())
         self.checkpoints.save(state, (number + 1) * 10**9)
@@ -139,12 +147,15 @@ def fit_stage(run, # the `Run`
               cbs=()): # more callbacks
     "Train one stage and save the model; raises `KeyboardInterrupt` after Ctrl-C, when all is saved"
     device, recipe, clock = run.dls.device, run.recipe, Clock(minutes)
-    learn = dict(pretrain=pretrain_learner, gan=gan_learner)[stage](run.dls, recipe, gen, clock=clock)
+    learn = dict(pretrain=pretrain_learner,
+                 gan=gan_learner)[stage](run.dls, recipe, gen, clock=clock)
     ema, average = callback_of(learn, EMA), DistributedAverage() if world_size() > 1 else None
     stop, finite = Interruptible(), Finite(run.folder.path, 16 if device.type == 'cuda' else 1)
-    checkpoint = CheckpointCallback(run.checkpoints, number, clock, stop, run.minutes, run.state, run.extra_state,
+    checkpoint = CheckpointCallback(run.checkpoints, number, clock, stop, run.minutes,
+                                    run.state, run.extra_state,
                                     ema, average)
-    schedule = Schedule(clock, recipe.schedule, recipe.warmup, recipe.drop_at if stage == 'gan' else 0.)
+    schedule = Schedule(clock, recipe.schedule, recipe.warmup,
+                        recipe.drop_at if stage == 'gan' else 0.)
     metrics = ColourMetrics(batch=run.watched, ema=ema)
     ours = [StartAt(checkpoint.first[0]), schedule, metrics, finite, checkpoint, stop, *L(average),
             *precision(device, run.amp, gen)]
@@ -154,12 +165,14 @@ def fit_stage(run, # the `Run`
     with fast_math(device): learn.fit(10**6 if minutes else epochs, cbs=[*ours, *cbs])
     if finite.bad is not None:
         batch = run.folder.path/'nonfinite.pt'
-        raise ColorganError(f'the loss of step {finite.bad} is not finite: its batch is in {batch}; '
+        raise ColorganError(f'the loss of step {finite.bad} is not finite: its batch is in '
+                            f'{batch}; '
                             'try a smaller learning rate, or clip=1')
     if not rank(): run.save_stage(number, stage, learn, gen, complete=not stop.stopped)
     run.state = None
     if all_reduce_max(stop.requested):
-        raise KeyboardInterrupt(f'Stopped by Ctrl-C. What was trained so far is in {run.folder.model}; '
+        raise KeyboardInterrupt('Stopped by Ctrl-C. What was trained so far is in '
+                                f'{run.folder.model}; '
                                 'the same command with --resume goes on.')
 
 def fit_stages(run, # the `Run`
@@ -184,7 +197,8 @@ def size_fields(size): # a number, several, or a text such as '64,128'
     parts = size.split(',') if isinstance(size, str) else size
     try: ns = [int(part) for part in (parts if isinstance(parts, (list, tuple)) else [parts])]
     except ValueError:
-        raise ColorganError(f'the size cannot be {size!r}: give a number, or several such as 64,128') from None
+        raise ColorganError(f'the size cannot be {size!r}: give a number, or several such as '
+                            '64,128') from None
     return dict(size=max(ns), sizes=tuple(ns), growing=True) if len(ns) > 1 else dict(size=ns[0])
 
 # %% ../nbs/09_run.ipynb #e7dfc475
@@ -197,7 +211,8 @@ def seed_all(seed):
 # %% ../nbs/09_run.ipynb #24f7f0d3
 @contextmanager
 def run_folder(out, drive=None): # see `mirrored`
-    "Inside, the run's folder belongs to this training alone, and is mirrored to where it lasts; yields its path"
+    """Inside, the run's folder belongs to this training alone, and is mirrored to where it
+    lasts; yields its path"""
     with ExitStack() as stack:
         def enter():
             path = stack.enter_context(mirrored(out, drive))
@@ -234,17 +249,20 @@ def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
           data_kw=None, # more arguments for `get_dls`
           **changes, # other fields of the recipe
          ) -> Path: # the run's folder; the model is in `model/` there
-    "Train a recipe. Raises `ColorganError` on bad input, and `KeyboardInterrupt` after Ctrl-C, when all is saved."
+    """Train a recipe. Raises `ColorganError` on bad input, and `KeyboardInterrupt` after
+    Ctrl-C, when all is saved."""
     recipe, trackers = get_recipe(recipe), tracker_names(track)
     has = [stage for stage in ('pretrain', 'gan') if getattr(recipe, f'{stage}_epochs')]
-    asked = dict(pretrain_epochs=pretrain_epochs, gan_epochs=gan_epochs, items=items, **size_fields(size),
+    asked = dict(pretrain_epochs=pretrain_epochs, gan_epochs=gan_epochs, items=items,
+                 **size_fields(size),
                  bs=None if bs == 'auto' else bs)
     recipe = replace(recipe, **{k: v for k, v in asked.items() if v is not None}, **changes)
     precision('cpu', amp or 'fp32') # is there one of that name?
 
     def photos(recipe):
         if isinstance(data, DataLoaders): return data
-        return get_dls(data, recipe.size, recipe.bs, recipe.space, valid, recipe.items, seed, device,
+        return get_dls(data, recipe.size, recipe.bs, recipe.space, valid, recipe.items, seed,
+                       device,
                        **(data_kw or {}))
 
     with process_group(default_device(device)) as device:
@@ -260,14 +278,18 @@ def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
             if bs == 'auto':
                 def as_begun_or_largest():
                     begun = RunFolder(path).settings()
-                    return begun['recipe']['bs'] if begun else auto_bs(recipe, device, len(dls.train_ds), amp)
+                    return (begun['recipe']['bs'] if begun
+                            else auto_bs(recipe, device, len(dls.train_ds), amp))
                 recipe = replace(recipe, bs=broadcast_first(as_begun_or_largest))
                 dls = photos(recipe)
-            settings = dict(data=plain(data), valid=plain(valid), seed=seed, init=init and str(init),
-                            compile=compile, pretrain_minutes=pretrain_minutes, gan_minutes=gan_minutes)
+            settings = dict(data=plain(data), valid=plain(valid), seed=seed,
+                            init=init and str(init),
+                            compile=compile, pretrain_minutes=pretrain_minutes,
+                            gan_minutes=gan_minutes)
             run = Run(path, recipe, shard_dls(dls), settings, amp, resume, keep, checkpoint_minutes)
             if compile and not run.finished: try_compile(gen, recipe.size, device, amp)
-            with tracked([] if rank() or run.finished else trackers, path, run.settings) as tracker_cbs:
+            with tracked([] if rank() or run.finished else trackers, path,
+                         run.settings) as tracker_cbs:
                 fit_stages(run, gen, has, dict(pretrain=pretrain_minutes, gan=gan_minutes),
                            lambda stage: [*stage_callbacks(cbs, stage), *tracker_cbs(stage)])
     return Path(out)
@@ -279,14 +301,17 @@ def go_on(run, # the folder of an interrupted run
     begun = RunFolder(run).settings()
     if not begun:
         raise ColorganError(f'{run} holds no run: give the folder of one that was interrupted')
-    as_begun = {k: begun[k] for k in ('valid', 'seed', 'init', 'amp', 'compile', 'pretrain_minutes', 'gan_minutes')}
+    as_begun = {k: begun[k]
+                for k in ('valid', 'seed', 'init', 'amp', 'compile', 'pretrain_minutes',
+                          'gan_minutes')}
     return train(begun['data'], recipe_from(begun['recipe']), run, resume=True, **as_begun | kwargs)
 
 # %% ../nbs/09_run.ipynb #6aa4f311
 def offer(folder, # of runs, such as `workspace()`
           ask=input, # function of a question that gives the answer
           **kwargs): # more for `train`
-    "Show each run in the folder that was interrupted, and go on with the first that is wanted; its folder, or None"
+    """Show each run in the folder that was interrupted, and go on with the first that is
+    wanted; its folder, or None"""
     for run in interrupted_runs(folder):
         print(status(run))
         if ask('Go on with it? [y/n] ').strip().lower().startswith('y'): return go_on(run, **kwargs)

@@ -19,7 +19,8 @@ def pytest_runtest_call(item):
 
 def pytest_report_teststatus(report):
     if report.when == 'call' and report.outcome in ('passed', 'failed'):
-        seconds = f'{report.duration:.1f} s, {dict(report.user_properties)["cpu"]:.1f} s of processor'
+        seconds = (f'{report.duration:.1f} s, {dict(report.user_properties)["cpu"]:.1f} s of '
+                   'processor')
         return report.outcome, report.outcome[0], f'{report.outcome.upper()} in {seconds}'
 
 

@@ -33,8 +33,11 @@ def jpeg(side=160, mode='L'):
     return encode(image, 'JPEG')
 
 
-seven = lambda name, content: {name: {'metadata': {'name': name, 'type': '', 'size': len(content), 'lastModified': 0}, 'content': content}}
-eight = lambda name, content: ({'name': name, 'type': '', 'size': len(content), 'content': memoryview(content)},)
+seven = lambda name, content: {name: {'metadata': {'name': name, 'type': '',
+                                                   'size': len(content), 'lastModified': 0},
+                                                   'content': content}}
+eight = lambda name, content: ({'name': name, 'type': '', 'size': len(content),
+                                'content': memoryview(content)},)
 shapes = pytest.mark.parametrize('shape', [seven, eight], ids=['ipywidgets 7', 'ipywidgets 8'])
 
 
@@ -54,7 +57,9 @@ def shown(a):
 def saved(a):
     "The file that the link on the screen holds: its name and its bytes."
     a.ui.download.click()
-    return re.search(r'download="([^"]+)"', a.ui.link.value)[1], base64.b64decode(re.search(r'base64,([^"]+)"', a.ui.link.value)[1])
+    return re.search(r'download="([^"]+)"',
+                     a.ui.link.value)[1], base64.b64decode(re.search(r'base64,([^"]+)"',
+                                                                     a.ui.link.value)[1])
 
 
 def chroma(x): return (x.max(-1) - x.min(-1)).mean()
@@ -100,7 +105,9 @@ def test_the_widget_itself_takes_a_file(a):
     "The trait that a front end sets, in the shape of the installed version."
     content = jpeg()
     about, data = dict(name='old.jpg', type='image/jpeg', size=len(content)), memoryview(content)
-    if isinstance(a.ui.upload.value, dict): a.ui.upload.set_state(dict(metadata=[about | dict(lastModified=0)], data=[data], _counter=1))
+    if isinstance(a.ui.upload.value, dict):
+        a.ui.upload.set_state(dict(metadata=[about | dict(lastModified=0)], data=[data],
+                                   _counter=1))
     else: a.ui.upload.set_state(dict(value=[about | dict(last_modified=0, content=data)]))
     assert a.ui.status.value.startswith('old.jpg, 160 × 106')
     assert not a.ui.upload.value, 'so that the same file can be uploaded again'
@@ -108,7 +115,8 @@ def test_the_widget_itself_takes_a_file(a):
 
 @shapes
 @pytest.mark.parametrize(('name', 'content', 'said'), [
-    ('diary.txt', b'Dear diary', 'diary.txt is not a photo'), ('half.jpg', jpeg()[:2000], 'half.jpg cannot be read'),
+    ('diary.txt', b'Dear diary', 'diary.txt is not a photo'), ('half.jpg', jpeg()[:2000],
+                                                               'half.jpg cannot be read'),
     ('<b>.jpg', b'', '&lt;b&gt;.jpg is not a photo')], ids=['text', 'half', 'nothing'])
 def test_what_is_no_photo_is_one_sentence(a, shape, name, content, said):
     picture = a.ui.picture.value
@@ -127,7 +135,8 @@ def test_a_clicked_colour_comes_and_goes(a):
     assert 'left:50.00%;top:50.00%;background:#2040d0' in a.ui.picture.value
     bluer = (shown(a)[1] - plain)[..., 2] - (shown(a)[1] - plain)[..., 0]
     assert bluer[145:155, 220:230].mean() > 20 > bluer[:5, :5].mean() + 15
-    assert saved(a)[1] == encode(colorize(photos['chelsea'], 'light', 96, hints=[(225, 149.5, '#2040d0')]), 'PNG')
+    assert saved(a)[1] == encode(colorize(photos['chelsea'], 'light', 96,
+                                          hints=[(225, 149.5, '#2040d0')]), 'PNG')
     assert not a.ui.undo.disabled
     a.ui.undo.click()
     assert a.ui.undo.disabled and '<b style' not in a.ui.picture.value
@@ -156,7 +165,8 @@ def test_without_widgets_there_is_a_picture(a):
 
 
 def test_port_in_use(capsys):
-    with socket.create_server(('127.0.0.1', 0)) as s: assert main(['app', '--port', str(s.getsockname()[1])]) == 2
+    with socket.create_server(('127.0.0.1', 0)) as s:
+        assert main(['app', '--port', str(s.getsockname()[1])]) == 2
     said = capsys.readouterr().err
     assert said.count('\n') == 1 and 'give another one with --port' in said
 
@@ -170,8 +180,10 @@ def test_without_voila(capsys, monkeypatch):
 @contextmanager
 def served(folder):
     "`colorgan app` as somebody starts it in a terminal, and ends it with Ctrl-C; its address."
-    code = 'import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from colorgan.cli import main; sys.exit(main())'
-    process = subprocess.Popen([sys.executable, '-c', code, 'app', '--port', '0'], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    code = ('import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); '
+            'from colorgan.cli import main; sys.exit(main())')
+    process = subprocess.Popen([sys.executable, '-c', code, 'app', '--port', '0'], cwd=folder,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         line = process.stdout.readline()
         assert 'Ctrl-C ends it' in line, line + process.stderr.read()
@@ -189,7 +201,9 @@ def visit(url, **kw):
     "The page at `url` with the app on it; nothing but that address may answer."
     with page(**kw) as tab:
         tab.answers = set()
-        tab.on('response', lambda r: tab.answers.add(urlsplit(r.url).netloc) if r.url.startswith('http') else None)
+        tab.on('response',
+               lambda r: tab.answers.add(urlsplit(r.url).netloc) if r.url.startswith('http')
+               else None)
         tab.goto(url)
         tab.locator('.colorgan-app .pair').wait_for()
         yield tab
@@ -200,11 +214,13 @@ def visit(url, **kw):
 def keep(tab, name, full=True):
     "A picture of the page in the folder that COLORGAN_SHOTS names, if it does."
     tab.wait_for_timeout(500)
-    if folder := os.environ.get('COLORGAN_SHOTS'): tab.screenshot(path=Path(folder)/f'{name}.png', full_page=full)
+    if folder := os.environ.get('COLORGAN_SHOTS'):
+        tab.screenshot(path=Path(folder)/f'{name}.png', full_page=full)
 
 
 def seen(tab, left, right):
-    "How colourful a part of the picture is, from `left` to `right` as shares of its width, far from the handle."
+    """How colourful a part of the picture is, from `left` to `right` as shares of its width,
+    far from the handle."""
     tab.wait_for_timeout(500)
     x = np.asarray(Image.open(io.BytesIO(tab.locator('.pair').screenshot())).convert('RGB')).astype(int)
     return chroma(x[:x.shape[0] // 3, round(left * x.shape[1]):round(right * x.shape[1])])
@@ -257,10 +273,13 @@ except urllib.error.HTTPError as e: print(e.code)'''], capture_output=True, text
         strength = int(tab.locator('.widget-readout').inner_text().strip('%')) / 100
         with tab.expect_download() as download: tab.get_by_role('button', name='Download').click()
         assert download.value.suggested_filename == 'old-colour.jpg'
-        assert Path(download.value.path()).read_bytes() == encode(colorize(tmp_path/'old.jpg', 'light', saturation=strength), 'JPEG')
+        assert Path(download.value.path()).read_bytes() == encode(colorize(tmp_path/'old.jpg',
+                                                                           'light',
+                                                                           saturation=strength), 'JPEG')
         keep(tab, 'app-saved')
 
-        for name, text in {'diary.txt': 'diary.txt is not a photo', 'half.jpg': 'half.jpg cannot be read'}.items():
+        for name, text in {'diary.txt': 'diary.txt is not a photo',
+                           'half.jpg': 'half.jpg cannot be read'}.items():
             choose(tab, tmp_path/name)
             said(tab, text)
         keep(tab, 'app-problem')
@@ -274,7 +293,8 @@ except urllib.error.HTTPError as e: print(e.code)'''], capture_output=True, text
         dot = tab.locator('.pair b')
         dot.wait_for()
         place = dot.bounding_box()
-        assert abs(place['x'] + place['width'] / 2 - at(.25)[0]) < 3 and abs(place['y'] + place['height'] / 2 - at(0, .3)[1]) < 3
+        assert abs(place['x']
+                   + place['width'] / 2 - at(.25)[0]) < 3 and abs(place['y'] + place['height'] / 2 - at(0, .3)[1]) < 3
         assert dot.evaluate('e => getComputedStyle(e).backgroundColor') == 'rgb(32, 64, 208)'
         keep(tab, 'app-hint')
         tab.get_by_role('button', name='Undo').click()
@@ -283,9 +303,11 @@ except urllib.error.HTTPError as e: print(e.code)'''], capture_output=True, text
 
 @pytest.mark.slow
 def test_a_large_photo_on_a_phone(tmp_path):
-    "Twelve megapixels and more than ten megabytes, which is more than Jupyter's servers let through by themselves."
+    """Twelve megapixels and more than ten megabytes, which is more than Jupyter's servers let
+    through by themselves."""
     noise = np.random.default_rng(0).integers(0, 130, (3000, 4000), dtype=np.uint8)
-    Image.fromarray(noise + np.asarray(read_photo(photos['coffee']).image.convert('L').resize((4000, 3000))) // 2).save(tmp_path/'large.jpg', quality=98)
+    Image.fromarray(noise
+                    + np.asarray(read_photo(photos['coffee']).image.convert('L').resize((4000, 3000))) // 2).save(tmp_path/'large.jpg', quality=98)
     assert (tmp_path/'large.jpg').stat().st_size > 10e6
     with served(tmp_path) as url, visit(url, width=390, height=844, phone=True) as tab:
         keep(tab, 'app-phone')

@@ -21,9 +21,12 @@ def ratios(facts): return [k for k in facts if k.endswith('ratio')]
 def test_data(tmp_path):
     from data import bench_data
     facts = bench_data(json_file=tmp_path/'facts.json', n=32, size=64, bs=8, seconds=.05, rounds=1)
-    assert facts['photos_per_s'].keys() == {'tutorial', 'uncached_bytes', 'uncached_lab', 'cached_bytes', 'cached_lab'}
-    assert ratios(facts) == ['uncached_bytes_ratio', 'uncached_lab_ratio', 'cached_bytes_ratio', 'cached_lab_ratio']
-    assert (tmp_path/'facts.json').exists() and all(ms['one'] > 0 for ms in facts['ms_per_photo'].values())
+    assert facts['photos_per_s'].keys() == {'tutorial', 'uncached_bytes', 'uncached_lab',
+                                            'cached_bytes', 'cached_lab'}
+    assert ratios(facts) == ['uncached_bytes_ratio', 'uncached_lab_ratio',
+                             'cached_bytes_ratio', 'cached_lab_ratio']
+    assert (tmp_path/'facts.json').exists() and all(ms['one'] > 0
+                                                    for ms in facts['ms_per_photo'].values())
 
 
 def test_train():
@@ -43,7 +46,8 @@ def test_colorize(tmp_path):
 
 
 def test_both_ways_give_the_same_photo():
-    "They differ where a colour does not exist in sRGB: scikit-image clips its channels, ours keeps the lightness."
+    """They differ where a colour does not exist in sRGB: scikit-image clips its channels, ours
+    keeps the lightness."""
     from colorize import Ours, Plain
     cat = Image.fromarray(data.chelsea())
     plain, ours = (np.asarray(im).astype(int) for im in (Plain().paint(cat), Ours().colorizer(cat)))
@@ -51,5 +55,6 @@ def test_both_ways_give_the_same_photo():
 
 
 def test_bad_input_gets_a_sentence(tmp_path):
-    done = subprocess.run([sys.executable, root/'benchmarks'/'data.py', tmp_path/'nothing'], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, root/'benchmarks'/'data.py', tmp_path/'nothing'],
+                          capture_output=True, text=True)
     assert done.returncode and 'there is no' in done.stderr and 'Traceback' not in done.stderr

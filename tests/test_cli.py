@@ -50,7 +50,9 @@ def run(capsys):
     return call
 
 
-def files(folder): return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob('*')) if p.is_file()}
+def files(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob('*'))
+            if p.is_file()}
 
 
 @pytest.mark.parametrize('name', commands)
@@ -61,8 +63,10 @@ def test_help(name, run):
 
 def test_nothing_heavy_is_imported_before_it_is_needed():
     heavy = "'torch', 'fastai', 'matplotlib', 'timm', 'skimage', 'onnxruntime', 'safetensors'"
-    code = f'import sys, colorgan.cli, colorgan.use.album; print([m for m in ({heavy}) if m in sys.modules])'
-    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout == '[]\n'
+    code = (f'import sys, colorgan.cli, colorgan.use.album; print([m for m in ({heavy}) if m '
+            'in sys.modules])')
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True,
+                          text=True).stdout == '[]\n'
 
 
 def test_colorize(tiny, cat, run, tmp_path):
@@ -79,34 +83,53 @@ def odd_photos():
     yield 'sixteen.png', Image.fromarray(grey.astype(np.uint16) * 257), {}
     yield 'sixteen.tif', Image.fromarray(grey.astype(np.uint16) * 257), {}
     yield 'palette.png', palette, dict(transparency=bytes([0, 100, 200, 255, 255, 255, 255, 255]))
-    yield 'cmyk.jpg', Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)).convert('CMYK'), {}
+    yield 'cmyk.jpg', Image.fromarray(rng.integers(0, 256, (20, 30, 3),
+                                                   dtype=np.uint8)).convert('CMYK'), {}
     yield 'bits.png', Image.fromarray(grey).convert('1'), {}
     yield 'long.png', Image.new('L', (5000, 2)), {}
 
 
-@pytest.mark.parametrize(('name', 'im', 'kw'), list(odd_photos()), ids=lambda x: x if isinstance(x, str) else '')
+@pytest.mark.parametrize(('name', 'im', 'kw'), list(odd_photos()),
+                         ids=lambda x: x if isinstance(x, str) else '')
 def test_odd_photos_are_colorized(name, im, kw, tiny, run, tmp_path):
     im.save(tmp_path/name, **kw)
-    assert run('colorize', tmp_path/name, '--out', tmp_path/'out', '--weights', tiny, '--size', 32)[0] == 0
+    assert run('colorize', tmp_path/name, '--out', tmp_path/'out', '--weights', tiny, '--size',
+               32)[0] == 0
     out = Image.open(tmp_path/'out'/name)
     assert out.size == im.size
     assert out.mode == ('RGBA' if kw else 'RGB')
-    if kw: assert out.getchannel('A').tobytes() == Image.open(tmp_path/name).convert('RGBA').getchannel('A').tobytes()
+    if kw:
+        assert out.getchannel('A').tobytes() == Image.open(tmp_path/name).convert('RGBA').getchannel('A').tobytes()
 
 
 bad_words = [
-    ('colorize nowhere.jpg --out out', 'there is no nowhere.jpg'), ('colorize text.jpg --out out', 'text.jpg is not a photo'),
-    ('colorize half.jpg --out out', 'half.jpg cannot be read'), ('colorize nothing.png --out out', 'nothing.png is not a photo'),
-    ('colorize empty --out out', 'no photos in empty'), ('colorize cat.jpg --out cat.jpg', 'written over'),
-    ('colorize cat.jpg --out out --size -1', 'size cannot be -1'), ('colorize cat.jpg --out out --saturation -1', 'saturation'),
-    ('colorize cat.jpg --out out --format xyz', 'xyz'), ('colorize cat.jpg --out out.gif', 'out.gif'),
-    ('colorize cat.jpg --out text.jpg/out', 'text.jpg'), ('colorize cat.jpg --out out --device nonsense', 'nonsense'),
-    ('colorize cat.jpg --out out --weights text.jpg', 'text.jpg'), ('colorize cat.jpg --out out --weights damaged', 'damaged'),
-    ('colorize cat.jpg --out out --weights other', 'another recipe'), ('colorize cat.jpg cat.jpg', '--out'),
-    ('evaluate --weights tiny empty', 'empty'), ('evaluate --weights tiny text.jpg', 'text.jpg'), ('evaluate --weights nowhere cat.jpg', 'nowhere'),
-    ('train empty --out run', 'empty'), ('train nowhere --out run', 'nowhere'), ('train cat.jpg --out run --size -1', 'size'),
-    ('train cat.jpg --out run --recipe nonsense', 'nonsense'), ('train bundled --out run --size 32 --init text.jpg', 'text.jpg'),
-    ('train bundled --out text.jpg --size 32', 'text.jpg'), ('nonsense', 'nonsense'), ('', 'COMMAND')]
+    ('colorize nowhere.jpg --out out',
+     'there is no nowhere.jpg'), ('colorize text.jpg --out out', 'text.jpg is not a photo'),
+    ('colorize half.jpg --out out',
+     'half.jpg cannot be read'), ('colorize nothing.png --out out',
+     'nothing.png is not a photo'),
+    ('colorize empty --out out', 'no photos in empty'), ('colorize cat.jpg --out cat.jpg',
+                                                         'written over'),
+    ('colorize cat.jpg --out out --size -1',
+     'size cannot be -1'), ('colorize cat.jpg --out out --saturation -1', 'saturation'),
+    ('colorize cat.jpg --out out --format xyz', 'xyz'), ('colorize cat.jpg --out out.gif',
+                                                         'out.gif'),
+    ('colorize cat.jpg --out text.jpg/out',
+     'text.jpg'), ('colorize cat.jpg --out out --device nonsense', 'nonsense'),
+    ('colorize cat.jpg --out out --weights text.jpg',
+     'text.jpg'), ('colorize cat.jpg --out out --weights damaged', 'damaged'),
+    ('colorize cat.jpg --out out --weights other',
+     'another recipe'), ('colorize cat.jpg cat.jpg', '--out'),
+    ('evaluate --weights tiny empty', 'empty'), ('evaluate --weights tiny text.jpg',
+                                                 'text.jpg'), ('evaluate --weights nowhere '
+                                                               'cat.jpg', 'nowhere'),
+    ('train empty --out run', 'empty'), ('train nowhere --out run',
+                                         'nowhere'), ('train cat.jpg --out run --size -1',
+                                         'size'),
+    ('train cat.jpg --out run --recipe nonsense',
+     'nonsense'), ('train bundled --out run --size 32 --init text.jpg', 'text.jpg'),
+    ('train bundled --out text.jpg --size 32', 'text.jpg'), ('nonsense', 'nonsense'),
+    ('', 'COMMAND')]
 
 
 @pytest.mark.parametrize(('words', 'said'), bad_words, ids=[w for w, _ in bad_words])
@@ -133,7 +156,8 @@ def test_a_folder_is_finished_though_some_photos_fail(tiny, cat, tmp_path, capsy
     shutil.copy(cat, tmp_path/'in'/'below'/'a.jpg')
     shutil.copy(cat, tmp_path/'in'/'b.jpg')
     (tmp_path/'in'/'c\nd.jpg').write_text('This is not a photo.')
-    assert main(['colorize', str(tmp_path/'in'), '--out', str(tmp_path/'out'), '--weights', str(tiny)]) == 1
+    assert main(['colorize', str(tmp_path/'in'), '--out', str(tmp_path/'out'), '--weights',
+                 str(tiny)]) == 1
     out, err = capsys.readouterr()
     assert err.count('\n') == 1 and 'c\\nd.jpg' in err
     assert out.startswith('2 colorized')
@@ -156,12 +180,14 @@ def test_full_disk(tiny, cat, run, tmp_path, full_disk):
 
 
 def test_training_on_a_full_disk(tmp_path, run, full_disk):
-    status, _ = run('train', 'bundled', '--out', tmp_path/'run', '--recipe', 'pix2pix', '--size', 32, '--gan-epochs', 1, '--bs', 2)
+    status, _ = run('train', 'bundled', '--out', tmp_path/'run', '--recipe', 'pix2pix',
+                    '--size', 32, '--gan-epochs', 1, '--bs', 2)
     assert status == 2
     assert not list(tmp_path.rglob('*.safetensors')) and not list(tmp_path.rglob('*.part'))
 
 
-@pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='without /proc, there is no folder where not even root may write')
+@pytest.mark.skipif(not os.path.isdir('/proc/self'),
+                    reason='without /proc, there is no folder where not even root may write')
 def test_folder_that_nobody_may_write_to(tiny, cat, run):
     status, text = run('colorize', cat, '--out', '/proc/out', '--weights', tiny)
     assert status == 2 and 'cannot be written' in text
@@ -170,9 +196,11 @@ def test_folder_that_nobody_may_write_to(tiny, cat, run):
 def test_ctrl_c_keeps_what_was_trained(tmp_path):
     run = tmp_path/'run'
     words = f'train bundled --out {run} --recipe pix2pix --size 32 --bs 2 --gan-epochs 100000 --device cpu'.split()
-    process = subprocess.Popen([*colorgan, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*colorgan, *words], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)
     deadline = time.time() + 120
-    while not (run/'log.jsonl').exists() and process.poll() is None and time.time() < deadline: time.sleep(.1)
+    while not (run/'log.jsonl').exists() and process.poll() is None and time.time() < deadline:
+        time.sleep(.1)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
@@ -185,9 +213,11 @@ def test_ctrl_c_keeps_what_was_trained(tmp_path):
 def test_ctrl_c_leaves_whole_photos(tiny, cat, tmp_path):
     for i in range(200): shutil.copy(cat, tmp_path/f'cat{i}.jpg')
     words = f'colorize {tmp_path} --out {tmp_path}/out --weights {tiny}'.split()
-    process = subprocess.Popen([*colorgan, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*colorgan, *words], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)
     deadline = time.time() + 120
-    while len(list(tmp_path.glob('out/*'))) < 3 and process.poll() is None and time.time() < deadline: time.sleep(.01)
+    while len(list(tmp_path.glob('out/*'))) < 3 and process.poll() is None and time.time() < deadline:
+        time.sleep(.01)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, 'colorgan: stopped by Ctrl-C\n')
@@ -198,10 +228,15 @@ def test_ctrl_c_leaves_whole_photos(tiny, cat, tmp_path):
 def test_without_out_results_lie_next_to_the_photos(tmp_path, capsys):
     "One photo, a folder, and a photo in a format that is not written; what is there already stays."
     (tmp_path/'album').mkdir()
-    for name in ('cat.jpg', 'cat.gif', 'album/one.jpg'): Image.new('RGB', (40, 32), 'gray').save(tmp_path/name)
+    for name in ('cat.jpg', 'cat.gif', 'album/one.jpg'):
+        Image.new('RGB', (40, 32), 'gray').save(tmp_path/name)
     assert main(['colorize', str(tmp_path/'cat.jpg'), '--size', '32']) == 0
     assert main(['colorize', str(tmp_path/'cat.gif'), '--size', '32']) == 0
     assert main(['colorize', str(tmp_path/'album'), '--size', '32']) == 0
-    assert sorted(p.name for p in tmp_path.iterdir()) == ['album', 'album-colorized', 'cat-colorized.jpg', 'cat-colorized.png', 'cat.gif', 'cat.jpg']
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['album', 'album-colorized',
+                                                          'cat-colorized.jpg',
+                                                          'cat-colorized.png', 'cat.gif',
+                                                          'cat.jpg']
     assert [p.name for p in (tmp_path/'album-colorized').rglob('*.jpg')] == ['one.jpg'] and 'cat-colorized.jpg' in capsys.readouterr().out
-    assert main(['colorize', str(tmp_path/'cat.jpg'), str(tmp_path/'cat.gif')]) == 2 and '--out' in capsys.readouterr().err
+    assert main(['colorize', str(tmp_path/'cat.jpg'),
+                 str(tmp_path/'cat.gif')]) == 2 and '--out' in capsys.readouterr().err

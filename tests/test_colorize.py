@@ -36,7 +36,8 @@ def waves(L):
     "Chroma for want of a network: strong, smooth, and of all hues."
     h, w = L.shape[2:]
     y, x = np.mgrid[:h, :w] / 9
-    return np.stack([80 * np.sin(x + L[:, 0] / 30), 80 * np.cos(y)[None] * np.ones_like(L[:, 0])], 1).astype(np.float32)
+    return np.stack([80 * np.sin(x + L[:, 0] / 30),
+                     80 * np.cos(y)[None] * np.ones_like(L[:, 0])], 1).astype(np.float32)
 
 
 toy = Colorizer(waves)
@@ -74,7 +75,8 @@ def test_join_is_lab_where_the_colour_exists(name):
 
 def test_hue_is_kept_where_the_colour_does_not_exist():
     angle = np.arange(360) / 57.3
-    y, ab = np.full((1, 360), 20_000, np.uint16), 200 * np.stack([np.cos(angle), np.sin(angle)])[:, None]
+    y, ab = np.full((1, 360), 20_000,
+                    np.uint16), 200 * np.stack([np.cos(angle), np.sin(angle)])[:, None]
     v = np.asarray(join(y, ab.astype(np.float32)))[0] / 255
     got, grey = np.where(v > .04045, ((v + .055) / 1.055) ** 2.4, v / 12.92), 20_000 / 65_535
     f = np.cbrt(grey) + np.stack([ab[0, 0] / 500, 0 * angle, -ab[1, 0] / 200], 1)
@@ -102,7 +104,9 @@ def test_colour_profile_is_applied(cat, tmp_path):
     rocket = Image.open(photos['rocket'])
     profile = ImageCms.ImageCmsProfile(io.BytesIO(rocket.info['icc_profile']))
     assert 'Adobe RGB' in ImageCms.getProfileDescription(profile)
-    assert np.array_equal(read_photo(photos['rocket']).image, ImageCms.profileToProfile(rocket, profile, ImageCms.createProfile('sRGB')))
+    assert np.array_equal(read_photo(photos['rocket']).image,
+                          ImageCms.profileToProfile(rocket, profile,
+                                                    ImageCms.createProfile('sRGB')))
     grey = toy(photos['rocket'], saturation=0)
     assert 'icc_profile' not in grey.info
 
@@ -120,12 +124,14 @@ def test_orientation_is_applied_once(suffix, orientation, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(a).save(tmp_path/f'a{suffix}', exif=exif)
-    once = {1: a, 2: a[:, ::-1], 3: a[::-1, ::-1], 4: a[::-1], 5: a.transpose(1, 0, 2), 6: np.rot90(a, -1), 7: a[::-1, ::-1].transpose(1, 0, 2), 8: np.rot90(a)}
+    once = {1: a, 2: a[:, ::-1], 3: a[::-1, ::-1], 4: a[::-1], 5: a.transpose(1, 0, 2),
+            6: np.rot90(a, -1), 7: a[::-1, ::-1].transpose(1, 0, 2), 8: np.rot90(a)}
     out = toy(tmp_path/f'a{suffix}', saturation=0)
     assert np.abs(np.asarray(out).astype(int) - once[orientation]).mean() < 4
     assert out.getexif().get(0x0112, 1) == 1
     out.save(tmp_path/'again.png', exif=out.info.get('exif'))
-    assert np.abs(np.asarray(toy(tmp_path/'again.png', saturation=0)).astype(int) - once[orientation]).mean() < 4
+    assert np.abs(np.asarray(toy(tmp_path/'again.png',
+                                 saturation=0)).astype(int) - once[orientation]).mean() < 4
 
 
 def test_a_wrong_suffix_does_not_matter(cat, tmp_path):
@@ -151,7 +157,8 @@ def odd_bytes(rng, base):
     "A malformed or odd file: its name and its bytes."
     kind, data = rng.choice(list(base.items()))
     data, suffix = bytearray(data), kind.split('-')[0]
-    how = rng.choice(['cut', 'flip', 'flip', 'insert', 'remove', 'zeros', 'suffix', 'name', 'header', 'repeat', 'nothing'])
+    how = rng.choice(['cut', 'flip', 'flip', 'insert', 'remove', 'zeros', 'suffix', 'name',
+                      'header', 'repeat', 'nothing'])
     at, n = rng.randrange(len(data)), rng.randrange(1, 40)
     if how == 'cut': data = data[:at]
     if how == 'flip':
@@ -163,16 +170,21 @@ def odd_bytes(rng, base):
         for _ in range(3): data[rng.randrange(min(40, len(data)))] = rng.choice([0, 1, 127, 255])
     if how == 'repeat': data = data * 2
     if how == 'suffix': suffix = rng.choice(['jpg', 'png', 'tif', 'webp', 'bmp', 'gif', 'txt'])
-    name = {'name': f'new\nline {rng.random()} ü\udc80'}.get(how, f'{how} {kind} {rng.random():.6f}')
+    name = {'name': f'new\nline {rng.random()} ü\udc80'}.get(how,
+                                                             f'{how} {kind} {rng.random():.6f}')
     return f'{name}.{suffix}', bytes(data)
 
 
 def bomb(w, h):
     "A PNG that claims to have `w` times `h` pixels and holds hardly any."
     import zlib
-    chunk = lambda kind, data: struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+    chunk = (lambda kind,
+             data: struct.pack('>I', len(data)) + kind + data + struct.pack('>I',
+             zlib.crc32(kind + data)))
     head = chunk(b'IHDR', struct.pack('>IIBBBBB', w, h, 8, 2, 0, 0, 0))
-    return b'\x89PNG\r\n\x1a\n' + head + chunk(b'IDAT', zlib.compress(bytes(10_000))) + chunk(b'IEND', b'')
+    return (b'\x89PNG\r\n\x1a\n' + head + chunk(b'IDAT',
+                                                zlib.compress(bytes(10_000))) + chunk(b'IEND',
+                                                b''))
 
 
 def good_files():
@@ -182,18 +194,25 @@ def good_files():
     nan = Image.fromarray(np.full((9, 9), np.nan, np.float32))
     exif = Image.Exif()
     exif[0x0112], exif[0x010e] = 6, 'a note'
-    images = dict(rgb=Image.fromarray(rgb), grey=Image.fromarray(grey), bits=Image.fromarray(grey).convert('1'), alpha=Image.fromarray(np.dstack([rgb, grey])),
-                  sixteen=Image.fromarray(grey.astype(np.uint16) * 257), cmyk=Image.fromarray(rgb).convert('CMYK'), palette=Image.fromarray(rgb).quantize(9),
+    images = dict(rgb=Image.fromarray(rgb), grey=Image.fromarray(grey),
+                  bits=Image.fromarray(grey).convert('1'),
+                  alpha=Image.fromarray(np.dstack([rgb, grey])),
+                  sixteen=Image.fromarray(grey.astype(np.uint16) * 257),
+                  cmyk=Image.fromarray(rgb).convert('CMYK'),
+                  palette=Image.fromarray(rgb).quantize(9),
                   nan=nan, long=Image.new('L', (20_000, 1), 99), one=Image.new('RGB', (1, 1)))
     for name, im in images.items():
-        for suffix, format in dict(jpg='JPEG', png='PNG', tif='TIFF', webp='WEBP', bmp='BMP', gif='GIF').items():
+        for suffix, format in dict(jpg='JPEG', png='PNG', tif='TIFF', webp='WEBP', bmp='BMP',
+                                   gif='GIF').items():
             f = io.BytesIO()
             try: im.save(f, format, **({'exif': exif} if format in ('JPEG', 'PNG') else {}))
             except (OSError, KeyError, ValueError): continue
             out[f'{suffix}-{name}'] = f.getvalue()
     f = io.BytesIO()
-    images['sixteen'].save(f, 'TIFF', compression='tiff_lzw', save_all=True, append_images=[images['grey'], images['sixteen']])
-    return out | {'tif-pages': f.getvalue(), 'png-bomb': bomb(60_000, 60_000), 'png-large': bomb(4000, 4000)}
+    images['sixteen'].save(f, 'TIFF', compression='tiff_lzw', save_all=True,
+                           append_images=[images['grey'], images['sixteen']])
+    return (out | {'tif-pages': f.getvalue(), 'png-bomb': bomb(60_000, 60_000),
+                   'png-large': bomb(4000, 4000)})
 
 
 def fuzz(folder, seed, n):
@@ -241,7 +260,8 @@ def test_output_is_never_the_input(cat, tmp_path):
     (tmp_path/'link').symlink_to(tmp_path/'a')
     before = (tmp_path/'a'/'cat.png').read_bytes()
     for out in (tmp_path/'a', tmp_path/'a'/'cat.png', tmp_path/'link', tmp_path/'a'/'..'/'a'):
-        with pytest.raises(ColorganError, match='written over|is a file'): colorize_files(tmp_path/'a', out, toy)
+        with pytest.raises(ColorganError, match='written over|is a file'):
+            colorize_files(tmp_path/'a', out, toy)
     (tmp_path/'b').mkdir()
     (tmp_path/'b'/'cat.png').hardlink_to(tmp_path/'a'/'cat.png')
     colorize_files(tmp_path/'a', tmp_path/'b', toy, overwrite=True)
@@ -265,7 +285,8 @@ colorize_files({str(tmp_path/'in')!r}, {str(tmp_path/'out')!r}, Colorizer(lambda
         time.sleep(rng.random() * .4)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        results = [p for p in (tmp_path/'out').rglob('*') if p.is_file()] if (tmp_path/'out').exists() else []
+        results = ([p for p in (tmp_path/'out').rglob('*') if p.is_file()]
+                   if (tmp_path/'out').exists() else [])
         for p in results: Image.open(p).load()
         assert {p.name for p in results} <= {f'{i}.png' for i in range(40)}
         done = len(results)
@@ -319,18 +340,23 @@ def test_command_line_colorizer_and_graph_agree(weights, tmp_path):
     for name, size in ('chelsea', (200, 131)), ('coffee', (64, 64)), ('astronaut', (33, 150)):
         Image.open(photos[name]).convert('RGB').resize(size).save(tmp_path/'in'/f'{name}.png')
     Image.open(photos['rocket']).convert('L').resize((90, 70)).save(tmp_path/'in'/'grey.png')
-    assert main(['colorize', str(tmp_path/'in'), '--out', str(tmp_path/'out'), '--weights', str(weights), '--size', '64']) == 0
+    assert main(['colorize', str(tmp_path/'in'), '--out', str(tmp_path/'out'), '--weights',
+                 str(weights), '--size', '64']) == 0
     for p in (tmp_path/'in').iterdir():
-        three = Image.open(tmp_path/'out'/p.name), colorizer(p), session.run(None, {'photo': np.asarray(Image.open(p).convert('RGB'))})[0]
+        three = Image.open(tmp_path/'out'/p.name), colorizer(p), session.run(None,
+                                                                             {'photo': np.asarray(Image.open(p).convert('RGB'))})[0]
         assert np.ptp(np.asarray(three[1]), axis=2).max() > 5
-        assert [off(a, b) <= 1 for a, b in ((three[0], three[1]), (three[1], three[2]), (three[0], three[2]))] == [True] * 3
+        assert [off(a, b) <= 1
+                for a, b in ((three[0], three[1]), (three[1], three[2]),
+                             (three[0], three[2]))] == [True] * 3
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('chroma_only', [False, True])
 @pytest.mark.parametrize('name', recipes)
 def test_every_recipe_becomes_both_graphs(name, chroma_only, tmp_path):
-    "The exporter compares with torch by itself, on photos of five shapes; here it is seen that there was colour to compare."
+    """The exporter compares with torch by itself, on photos of five shapes; here it is seen
+    that there was colour to compare."""
     import torch
     from test_recipes import tiny
 
@@ -341,21 +367,28 @@ def test_every_recipe_becomes_both_graphs(name, chroma_only, tmp_path):
     if name.startswith('light'): torch.nn.init.normal_(gen.net.head.weight)
     info = export_onnx(gen, tmp_path/'net.onnx', None if chroma_only else 64, chroma_only)
     assert info['difference'] <= 1 and info['graph'] == ('chroma' if chroma_only else 'photo')
-    assert np.abs(Colorizer(gen, size=64).chroma([np.tile(np.linspace(10, 90, 64, dtype=np.float32), (64, 1))])[0]).max() > .1
+    assert np.abs(Colorizer(gen, size=64).chroma([np.tile(np.linspace(10, 90, 64,
+                                                                      dtype=np.float32),
+                                                                      (64, 1))])[0]).max() > .1
 
 
 @pytest.mark.slow
 def test_light_runtime_in_a_clean_environment(cat, tmp_path):
-    "`pip install --no-deps` of the wheel, onnxruntime, numpy and Pillow: nothing else is there, and photos are colorized."
+    """`pip install --no-deps` of the wheel, onnxruntime, numpy and Pillow: nothing else is
+    there, and photos are colorized."""
     (tmp_path/'source').mkdir()
-    shutil.copytree(root/'colorgan', tmp_path/'source'/'colorgan', ignore=shutil.ignore_patterns('__pycache__'))
-    for name in ('pyproject.toml', 'setup.py', 'README.md', 'LICENSE'): shutil.copy(root/name, tmp_path/'source'/name)
-    subprocess.run([sys.executable, '-m', 'build', '--wheel', '--no-isolation', '--outdir', tmp_path, tmp_path/'source'], check=True, capture_output=True)
+    shutil.copytree(root/'colorgan', tmp_path/'source'/'colorgan',
+                    ignore=shutil.ignore_patterns('__pycache__'))
+    for name in ('pyproject.toml', 'setup.py', 'README.md', 'LICENSE'):
+        shutil.copy(root/name, tmp_path/'source'/name)
+    subprocess.run([sys.executable, '-m', 'build', '--wheel', '--no-isolation', '--outdir',
+                    tmp_path, tmp_path/'source'], check=True, capture_output=True)
     wheel, = tmp_path.glob('*.whl')
     assert wheel.stat().st_size < 40e6
     venv.create(tmp_path/'env', with_pip=False)
     python = tmp_path/'env'/'bin'/'python'
-    subprocess.run([sys.executable, '-m', 'pip', '--python', python, 'install', '--quiet', '--no-deps', '--no-index', wheel], check=True)
+    subprocess.run([sys.executable, '-m', 'pip', '--python', python, 'install', '--quiet',
+                    '--no-deps', '--no-index', wheel], check=True)
     site, here = next((tmp_path/'env').glob('lib/python*/site-packages')), Path(np.__file__).parent.parent
     for name in ('numpy', 'numpy.libs', 'PIL', 'pillow.libs', 'onnxruntime'):
         if (here/name).exists(): (site/name).symlink_to(here/name)
@@ -365,18 +398,25 @@ def test_light_runtime_in_a_clean_environment(cat, tmp_path):
 from colorgan.colorizer import Colorizer
 assert not [m for m in ('torch', 'fastai', 'matplotlib', 'skimage', 'safetensors') if find_spec(m)]
 Colorizer(size=64)('cat.png').save('a.png')"""
-    for command in ([python, '-c', code], [tmp_path/'env'/'bin'/'colorgan', 'colorize', 'cat.png', '--out', 'b.png', '--size', '64']):
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    for command in ([python, '-c', code],
+                    [tmp_path/'env'/'bin'/'colorgan', 'colorize', 'cat.png', '--out', 'b.png',
+                     '--size', '64']):
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True,
+                              text=True)
         assert done.returncode == 0, done.stderr
     a, b = (np.asarray(Image.open(tmp_path/n)) for n in ('a.png', 'b.png'))
     assert np.array_equal(a, b) and off(a, Colorizer(size=64)(cat)) <= 1
-    for words in (['train', 'bundled', '--out', 'run'], ['colorize', 'cat.png', '--out', 'c.png', '--hint', '9,9,red']):
-        done = subprocess.run([tmp_path/'env'/'bin'/'colorgan', *words], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    for words in (['train', 'bundled', '--out', 'run'],
+                  ['colorize', 'cat.png', '--out', 'c.png', '--hint', '9,9,red']):
+        done = subprocess.run([tmp_path/'env'/'bin'/'colorgan', *words], cwd=tmp_path,
+                              env=environment, capture_output=True, text=True)
         assert done.returncode == 2 and 'pip install' in done.stderr and done.stderr.count('\n') == 1, done.stderr
 
 
 def test_a_pipe_carries_one_photo(cat, tmp_path):
-    command = [sys.executable, '-c', 'import sys; from colorgan.cli import main; sys.exit(main())', 'colorize', '-', '--size', '32', '--out']
+    command = [sys.executable, '-c',
+               'import sys; from colorgan.cli import main; sys.exit(main())', 'colorize', '-',
+               '--size', '32', '--out']
     f = io.BytesIO()
     cat.resize((45, 30)).save(f, 'JPEG')
     done = subprocess.run([*command, '-'], input=f.getvalue(), capture_output=True)
@@ -384,7 +424,8 @@ def test_a_pipe_carries_one_photo(cat, tmp_path):
     out = Image.open(io.BytesIO(done.stdout))
     assert (out.format, out.size) == ('JPEG', (45, 30))
     for wrong in (b'', b'no photo'):
-        done = subprocess.run([*command, str(tmp_path/'out.png')], input=wrong, capture_output=True, text=False)
+        done = subprocess.run([*command, str(tmp_path/'out.png')], input=wrong,
+                              capture_output=True, text=False)
         assert done.returncode == 2 and done.stderr.startswith(b'colorgan: the input') and not (tmp_path/'out.png').exists()
 
 

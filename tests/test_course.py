@@ -20,11 +20,15 @@ root = Path(__file__).resolve().parent.parent
 walks = sorted(root.glob('nbs/course/[0-9]_*.ipynb'))
 every_walk = pytest.mark.parametrize('walk', walks, ids=lambda p: p.stem)
 mode = "mode = 'full' if torch.cuda.is_available() else 'smoke'"
-strange = {'number': 0, 'nothing': '', 'word': 'x', 'list': [], 'dict': {}, 'object': object(), 'nan': float('nan'), 'array': np.zeros(3), 'type': int, 'pair': (1, 2),
-           'no arguments': lambda: 1, 'forgets return': lambda *args, **kwargs: None, 'raises': lambda *args, **kwargs: 1 / 0, 'words': lambda *args, **kwargs: 'x'}
+strange = {'number': 0, 'nothing': '', 'word': 'x', 'list': [], 'dict': {}, 'object': object(),
+           'nan': float('nan'), 'array': np.zeros(3), 'type': int, 'pair': (1, 2),
+           'no arguments': lambda: 1, 'forgets return': lambda *args, **kwargs: None,
+           'raises': lambda *args, **kwargs: 1 / 0, 'words': lambda *args, **kwargs: 'x'}
 
 
-def cells(path, kind): return [c for c in json.loads(path.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == kind]
+def cells(path, kind):
+    return [c for c in json.loads(path.read_text(encoding='utf-8'))['cells']
+            if c['cell_type'] == kind]
 def source(cell): return ''.join(cell['source'])
 def printed(cell): return ''.join(''.join(o.get('text', '')) for o in cell['outputs'])
 def number(walk): return int(walk.stem.split('_')[0])
@@ -50,7 +54,8 @@ def test_head_says_goal_time_and_mode(walk):
 
 @every_walk
 def test_it_exports_nothing(walk):
-    assert [s for s in map(source, cells(walk, 'code')) if re.search(r'^#\| *(export|default_exp)', s, re.M)] == []
+    assert [s for s in map(source, cells(walk, 'code'))
+            if re.search(r'^#\| *(export|default_exp)', s, re.M)] == []
 
 
 @every_walk
@@ -67,15 +72,20 @@ def test_exercises_wait_for_an_answer(walk):
 @every_walk
 def test_solutions_are_not_given_away(walk):
     own = '\n'.join(map(source, cells(walk, 'code')))
-    solved = [re.sub(r'^check\(.*', '', source(c), flags=re.M).strip() for c in cells(solution(walk), 'code') if re.search(r'^check\(\d', source(c), re.M)]
+    solved = [re.sub(r'^check\(.*', '', source(c), flags=re.M).strip()
+              for c in cells(solution(walk), 'code') if re.search(r'^check\(\d', source(c),
+                                                                  re.M)]
     assert [body for body in solved if body and body in own] == []
-    assert [printed(c) for c in cells(walk, 'code') if re.search(r'Exercise \d+: right', printed(c))] == []
+    assert [printed(c)
+            for c in cells(walk, 'code') if re.search(r'Exercise \d+: right',
+                                                      printed(c))] == []
 
 
 @every_walk
 def test_solutions_say_right_as_committed(walk):
     said = '\n'.join(printed(c) for c in cells(solution(walk), 'code'))
-    assert {int(n) for n in re.findall(r'Exercise (\d+): right\.', said)} == set(judges[number(walk)])
+    assert {int(n) for n in re.findall(r'Exercise (\d+): right\.',
+                                       said)} == set(judges[number(walk)])
     assert 'not yet' not in said and 'Traceback' not in said
 
 
@@ -85,7 +95,8 @@ def test_solutions_are_right(walk):
     execute = runpy.run_path(str(root/'tools'/'run.py'))['execute']
     with patch.dict(os.environ, CUDA_VISIBLE_DEVICES=''): book = execute(solution(walk))
     said = '\n'.join(o.get('text', '') for c in book.cells for o in c.get('outputs', []))
-    assert {int(n) for n in re.findall(r'Exercise (\d+): right\.', said)} == set(judges[number(walk)]), said
+    assert {int(n) for n in re.findall(r'Exercise (\d+): right\.',
+                                       said)} == set(judges[number(walk)]), said
 
 
 @pytest.mark.parametrize(('walk', 'n'), [(w, n) for w in sorted(judges) for n in sorted(judges[w])])
@@ -114,10 +125,12 @@ assert exercises(1)(2, 7) is False and judged(1, 2, 7) == 'no' and judged(2, 3, 
 """
 
 
-def test_judges_come_late_and_leave_own_ones_alone(): subprocess.run([sys.executable, '-c', late], check=True)
+def test_judges_come_late_and_leave_own_ones_alone():
+    subprocess.run([sys.executable, '-c', late], check=True)
 
 
 def test_checks_know_their_exercises():
     check = exercises(1)
-    with contextlib.redirect_stdout(io.StringIO()) as said: assert [check(n, 1) for n in (99, 'one', None)] == [False] * 3
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert [check(n, 1) for n in (99, 'one', None)] == [False] * 3
     assert all('there are 1, 2, 3, 4' in line for line in said.getvalue().splitlines())

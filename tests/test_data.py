@@ -30,7 +30,8 @@ from colorgan.photos.files import open_photo
 from colorgan.photos.sources import photo_files
 from colorgan.photos.screen import Screening
 
-formats = {'JPEG': '.jpg', 'PNG': '.png', 'WEBP': '.webp', 'GIF': '.gif', 'TIFF': '.tif', 'BMP': '.bmp'}
+formats = {'JPEG': '.jpg', 'PNG': '.png', 'WEBP': '.webp', 'GIF': '.gif', 'TIFF': '.tif',
+           'BMP': '.bmp'}
 
 
 @contextmanager
@@ -50,13 +51,18 @@ def photo(rng, fmt='JPEG', side=48):
     return out.getvalue()
 
 
-def png_chunk(kind, data): return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+def png_chunk(kind, data):
+    return (struct.pack('>I', len(data)) + kind + data
+            + struct.pack('>I', zlib.crc32(kind + data)))
 
 
 def bomb(rng):
     side = rng.choice([12_000, 30_000, 60_000, 2**31 - 1])
     rows = zlib.compress(bytes(min(side // 8 * 40, 40_000_000)), 9)
-    return b'\x89PNG\r\n\x1a\n' + png_chunk(b'IHDR', struct.pack('>IIBBBBB', side, side, 1, 0, 0, 0, 0)) + png_chunk(b'IDAT', rows) + png_chunk(b'IEND', b'')
+    return (b'\x89PNG\r\n\x1a\n' + png_chunk(b'IHDR',
+                                             struct.pack('>IIBBBBB', side, side, 1, 0, 0, 0,
+                                                         0)) + png_chunk(b'IDAT',
+                                                         rows) + png_chunk(b'IEND', b''))
 
 
 def flipped(rng):
@@ -75,7 +81,8 @@ def truncated(rng):
 def pretending(rng):
     heads = b'', b'\0' * 100, b'<html>', b'PK\3\4', b'GIF89a', b'\xff\xd8\xff\xe0', b'\x89PNG\r\n\x1a\n', b'RIFF\0\0\0\0WEBP', b'II*\0', b'BM', b'%!PS'
     text = rng.choice(heads)
-    return f'text{rng.choice([".jpg", ".JPEG", ".png", ".TIF", ".webp", ".gif"])}', text + rng.randbytes(rng.choice([0, 3, 300]))
+    return (f'text{rng.choice([".jpg", ".JPEG", ".png", ".TIF", ".webp", ".gif"])}',
+            text + rng.randbytes(rng.choice([0, 3, 300])))
 
 
 def bombed(rng): return 'bomb.png', bomb(rng)
@@ -86,13 +93,15 @@ never_a_photo = {'truncated', 'pretending', 'bombed'}
 
 
 def in_zip(rng, folder, name, content):
-    "The file in a zip, which is sound, or lies about a checksum, or is cut off, or has evil names in it as well"
+    """The file in a zip, which is sound, or lies about a checksum, or is cut off, or has evil
+    names in it as well"""
     path, how = folder/'photos.zip', rng.choice(['sound', 'crc', 'cut', 'evil'])
     with zipfile.ZipFile(path, 'w') as z:
         z.writestr(f'a/{name}', content)
         z.writestr('a/good.jpg', good := photo(rng))
         if how == 'evil':
-            for n in '../../up.jpg', '/root.jpg', 'C:\\x.jpg', 'a/../../b.jpg', 'dir.jpg/': z.writestr(n, good if n[-1] != '/' else b'')
+            for n in '../../up.jpg', '/root.jpg', 'C:\\x.jpg', 'a/../../b.jpg', 'dir.jpg/':
+                z.writestr(n, good if n[-1] != '/' else b'')
     b = bytearray(path.read_bytes())
     if how == 'crc' and good in b: b[b.index(good) + len(good) // 2] ^= 255
     path.write_bytes(b[:len(b) - 30] if how == 'cut' else b)
@@ -101,7 +110,8 @@ def in_zip(rng, folder, name, content):
 
 def in_folder(rng, folder, name, content):
     "The file in a folder, under a name in some script, among links and things that are no files"
-    deep = folder/rng.choice(['a', 'ä ö', '日本語', 'עברית', 'с пробелом', 'new\nline', '🙂', 'x' * 200])
+    deep = folder/rng.choice(['a', 'ä ö', '日本語', 'עברית', 'с пробелом', 'new\nline', '🙂',
+                              'x' * 200])
     deep.mkdir()
     (deep/f'{rng.choice(["", "фото", "写真 ", "%s"])}{name}').write_bytes(content)
     (deep/'good.jpg').write_bytes(photo(rng))
@@ -134,15 +144,18 @@ def check(seed, folder):
             assert im.mode == 'RGB' and min(im.size) > 0
             readable.append(r)
     bad = [r for r in refs if str(r).endswith(name)]
-    assert not (kind in never_a_photo and set(bad) & set(readable)), f'{kind} {name} was taken for a photo'
+    assert not (kind in never_a_photo
+                and set(bad) & set(readable)), f'{kind} {name} was taken for a photo'
     assert len([r for r in refs if str(r).endswith('good.jpg') and r in readable]) == n_good
     s = Screening(source, colour=0, smallest=1, aspect=1e9)
     assert s.counts()['left_out'].get('cannot be read', 0) == len(refs) - len(readable)
     if readable:
         cache = open_cache(make_cache(source, folder/'c.cache', size=16, say=lambda text: None))
-        assert (len(cache), len(cache.names['skipped'])) == (len(readable), len(refs) - len(readable))
+        assert (len(cache), len(cache.names['skipped'])) == (len(readable),
+                                                             len(refs) - len(readable))
     else:
-        with pytest.raises(ColorganError, match='can be read'): make_cache(source, folder/'c.cache', size=16, say=lambda text: None)
+        with pytest.raises(ColorganError, match='can be read'):
+            make_cache(source, folder/'c.cache', size=16, say=lambda text: None)
         assert not list(folder.glob('c.cache*'))
 
 
@@ -160,11 +173,15 @@ def test_malformed_many(start, tmp_path):
 
 
 def test_a_zip_that_unfolds_to_gigabytes(tmp_path):
-    with zipfile.ZipFile(tmp_path/'z.zip', 'w', zipfile.ZIP_DEFLATED) as z: z.writestr('a.jpg', bytes(210_000_000))
-    with at_most(20), pytest.raises(ColorganError, match='unfolds'): open_photo(photo_files(tmp_path/'z.zip')[0])
+    with zipfile.ZipFile(tmp_path/'z.zip', 'w', zipfile.ZIP_DEFLATED) as z:
+        z.writestr('a.jpg', bytes(210_000_000))
+    with at_most(20), pytest.raises(ColorganError, match='unfolds'):
+        open_photo(photo_files(tmp_path/'z.zip')[0])
 
 
-@pytest.mark.parametrize('text', ['', 'path\n', 'path\nmissing.jpg\n', '\0\0\0', 'a,b\n"unclosed', 'x.jpg\n' * 3])
+@pytest.mark.parametrize('text',
+                         ['', 'path\n', 'path\nmissing.jpg\n', '\0\0\0', 'a,b\n"unclosed',
+                          'x.jpg\n' * 3])
 def test_lists(text, tmp_path):
     (tmp_path/'list.csv').write_text(text)
     try: refs = photo_files(tmp_path/'list.csv')
@@ -182,7 +199,8 @@ def test_loaders_skip_and_count(tmp_path):
     for workers in 0, 2:
         dls = get_dls(tmp_path, size=32, bs=4, valid=.25, num_workers=workers, device='cpu')
         assert [len(x) for x, _ in dls.train] == [4] * 5
-        assert sum(len(x) for x, _ in dls.valid) == sum('x' not in p.stem for p in dls.valid_ds.refs) < 7
+        assert sum(len(x) for x, _ in dls.valid) == sum('x' not in p.stem
+                                                        for p in dls.valid_ds.refs) < 7
         assert {Path(s).name for s in dls.skipped} == {f'{i:02}x.jpg' for i in range(8)}
 
 
@@ -199,7 +217,9 @@ def test_all_that_is_held_out_is_unreadable(tmp_path, own_cache):
     dls = get_dls(tmp_path, size=32, bs=2, valid=[tmp_path/'x.jpg'], device='cpu')
     assert len(list(dls.train)) == 2
     with pytest.raises(ColorganError, match='not one of 1'): list(dls.valid)
-    with pytest.raises(ColorganError, match='check on'): get_dls(tmp_path, size=32, valid=[tmp_path/'x.jpg'], device='cpu', cache=tmp_path/'kept')
+    with pytest.raises(ColorganError, match='check on'):
+        get_dls(tmp_path, size=32, valid=[tmp_path/'x.jpg'], device='cpu',
+                cache=tmp_path/'kept')
 
 
 @pytest.fixture
@@ -248,7 +268,8 @@ def readable(name, **kw): return [open_photo(r) for r in photo_files(name)]
 
 
 def test_coco(web, capsys):
-    tarred(web.folder/'coco_sample.tgz', {f'coco_sample/train_sample/{i}.jpg': photo(random.Random(i)) for i in range(6)})
+    tarred(web.folder/'coco_sample.tgz',
+           {f'coco_sample/train_sample/{i}.jpg': photo(random.Random(i)) for i in range(6)})
     web.broken.append(1)
     with pytest.raises(ColorganError, match='val2017.zip cannot be downloaded'): photo_files('coco')
     web.broken.clear()
@@ -264,23 +285,28 @@ def test_coco_when_the_sample_is_gone(web, monkeypatch, capsys):
 
 def test_nothing_can_be_downloaded(web):
     for name in 'coco', 'stl10', 'celeba', 'landscapes', 'lab-arrays':
-        with pytest.raises(ColorganError, match='or give a folder or zip of your own photos'): photo_files(name)
+        with pytest.raises(ColorganError, match='or give a folder or zip of your own photos'):
+            photo_files(name)
     assert not list(web.data.glob('*'))
 
 
 def test_stl10(web, monkeypatch):
     import torchvision
     a = np.random.default_rng(0).integers(0, 255, (5, 3, 96, 96), dtype=np.uint8)
-    tarred(web.folder/'stl10_binary.tar.gz', {'stl10_binary/train_X.bin': a[:2].tobytes(), 'stl10_binary/unlabeled_X.bin': a[2:].tobytes()})
+    tarred(web.folder/'stl10_binary.tar.gz',
+           {'stl10_binary/train_X.bin': a[:2].tobytes(),
+            'stl10_binary/unlabeled_X.bin': a[2:].tobytes()})
     with pytest.raises(ColorganError, match='checksum differs'): photo_files('stl10')
-    monkeypatch.setattr(torchvision.datasets.STL10, 'tgz_md5', hashlib.md5((web.folder/'stl10_binary.tar.gz').read_bytes()).hexdigest())
+    monkeypatch.setattr(torchvision.datasets.STL10, 'tgz_md5',
+                        hashlib.md5((web.folder/'stl10_binary.tar.gz').read_bytes()).hexdigest())
     assert np.array_equal(np.stack(readable('stl10')), a.transpose(0, 3, 2, 1))
 
 
 def test_celeba_and_landscapes(web, monkeypatch):
     import torchvision
     content = zipped(web.folder/'download').read_bytes()
-    monkeypatch.setattr(torchvision.datasets.CelebA, 'file_list', [('id', hashlib.md5(content).hexdigest(), 'img_align_celeba.zip')])
+    monkeypatch.setattr(torchvision.datasets.CelebA, 'file_list',
+                        [('id', hashlib.md5(content).hexdigest(), 'img_align_celeba.zip')])
     assert len(readable('celeba')) == 3
     (web.folder/'landscape-pictures').write_bytes(content[:-40])
     with pytest.raises(ColorganError, match='cut off'): photo_files('landscapes')
@@ -291,11 +317,15 @@ def test_celeba_and_landscapes(web, monkeypatch):
 @pytest.mark.parametrize('kind', ['float', 'uint8'])
 def test_lab_arrays(web, kind):
     from skimage.color import rgb2lab
-    rgb = [np.asarray(Image.open(io.BytesIO(photo(random.Random(i), 'PNG'))), dtype=np.uint8) for i in range(5)]
+    rgb = [np.asarray(Image.open(io.BytesIO(photo(random.Random(i), 'PNG'))), dtype=np.uint8)
+           for i in range(5)]
     lab = np.stack([rgb2lab(a) for a in rgb])
-    stored = lab.astype(np.float32) if kind == 'float' else (lab * (255 / 100, 1, 1) + (0, 128, 128)).round().astype(np.uint8)
+    stored = (lab.astype(np.float32) if kind == 'float'
+              else (lab * (255 / 100, 1, 1) + (0, 128, 128)).round().astype(np.uint8))
     with zipfile.ZipFile(web.folder/'image-colorization', 'w') as z:
-        for name, a in ('l/gray_scale', stored[..., 0]), ('ab/ab/ab1', stored[:2, ..., 1:]), ('ab/ab/ab2', stored[2:, ..., 1:]):
+        for name, a in ('l/gray_scale', stored[..., 0]), ('ab/ab/ab1',
+                                                          stored[:2, ..., 1:]), ('ab/ab/ab2',
+                                                          stored[2:, ..., 1:]):
             np.save(out := io.BytesIO(), a)
             z.writestr(f'{name}.npy', out.getvalue())
     back = np.stack(readable('lab-arrays')).astype(int)
@@ -307,16 +337,20 @@ def test_hugging_face(tmp_path, monkeypatch):
     pytest.importorskip('datasets')
     monkeypatch.setenv('HF_HOME', str(tmp_path/'home'))
     import datasets
-    rows = {'label': [1, 2, 3], 'photo': [Image.open(io.BytesIO(photo(random.Random(i), 'PNG'))) for i in range(3)]}
+    rows = {'label': [1, 2, 3],
+            'photo': [Image.open(io.BytesIO(photo(random.Random(i), 'PNG')))
+                      for i in range(3)]}
     features = datasets.Features(label=datasets.Value('int64'), photo=datasets.Image())
     (tmp_path/'set').mkdir()
     datasets.Dataset.from_dict(rows, features).to_parquet(str(tmp_path/'set'/'train.parquet'))
     monkeypatch.setattr(datasets.config, 'HF_DATASETS_CACHE', tmp_path/'home')
     source = f"hf:{tmp_path/'set'}"
     assert all(np.array_equal(a, b) for a, b in zip(readable(source), rows['photo'], strict=True))
-    assert len(open_cache(make_cache(source, tmp_path/'c.cache', size=16, say=lambda text: None))) == 3
+    assert len(open_cache(make_cache(source, tmp_path/'c.cache', size=16,
+                                     say=lambda text: None))) == 3
     datasets.Dataset.from_dict({'label': [1]}).to_parquet(str(tmp_path/'set'/'train.parquet'))
-    with pytest.raises(ColorganError, match='no column of images'): sources._hf.cache_clear() or photo_files(source)
+    with pytest.raises(ColorganError, match='no column of images'):
+        sources._hf.cache_clear() or photo_files(source)
 
 
 def batches(dl): return [y.cpu().numpy() for _, y in dl]
@@ -331,16 +365,19 @@ def test_many_photos_go_through_a_cache_by_themselves(tmp_path, own_cache, capsy
     assert type(first.train_ds).__name__ == 'CachedPhotos' and len(first.skipped) == 40 and len(list(own_cache.iterdir())) == 1
     again = get_dls(source, **how)
     assert capsys.readouterr().out.count('\n') == 1
-    for a, b in zip(batches(first.train), batches(again.train), strict=True): assert np.array_equal(a, b)
+    for a, b in zip(batches(first.train), batches(again.train), strict=True):
+        assert np.array_equal(a, b)
     plain = get_dls(source, cache=False, **how)
     names = [{Path(str(r)).name for r in d.valid_ds.refs} for d in (first, plain)]
-    assert names[0] == {n for n in names[1] if int(n[:4]) % 7}, 'the split must not depend on the cache'
+    assert names[0] == {n for n in names[1]
+                        if int(n[:4]) % 7}, 'the split must not depend on the cache'
     assert not capsys.readouterr().out
 
 
 def test_a_copy_of_the_cache_brings_it_back(tmp_path, own_cache, capsys):
     from colorgan.data import get_dls
-    source, drive, how = photos_in(tmp_path/'photos', 30), tmp_path/'drive', dict(size=32, bs=4, device='cpu')
+    source, drive, how = photos_in(tmp_path/'photos', 30), tmp_path/'drive', dict(size=32,
+        bs=4, device='cpu')
     get_dls(source, cache=drive, **how)
     (kept,), (made,) = drive.iterdir(), own_cache.iterdir()
     assert kept.read_bytes() == made.read_bytes()
@@ -362,7 +399,8 @@ def test_no_room_for_a_cache(tmp_path, monkeypatch, capsys):
     assert type(get_dls(source, size=32, device='cpu').train_ds).__name__ == 'Photos'
     said = capsys.readouterr().out
     assert said.startswith('Photos are decoded again in every epoch') and said.count('\n') == 1
-    with pytest.raises(ColorganError, match='cannot be written'): get_dls(source, size=32, device='cpu', cache=True)
+    with pytest.raises(ColorganError, match='cannot be written'):
+        get_dls(source, size=32, device='cpu', cache=True)
 
 
 maker = """import sys
@@ -373,7 +411,8 @@ make_cache(sys.argv[1], sys.argv[2], size=64, workers=2, say=lambda text: None)"
 def photos_in(folder, n):
     rng = random.Random(1)
     folder.mkdir()
-    for i in range(n): (folder/f'{i:04}.jpg').write_bytes(photo(rng, side=200) if i % 7 else b'no photo')
+    for i in range(n):
+        (folder/f'{i:04}.jpg').write_bytes(photo(rng, side=200) if i % 7 else b'no photo')
     return folder
 
 
@@ -384,7 +423,8 @@ def killed_and_finished(source, out, rng, whole):
         p = subprocess.Popen([sys.executable, '-c', maker, source, out])
         stop = rng.randrange(whole) if kills < 4 else 2 * whole
         part = out.with_name(f'{out.name}.part')
-        while p.poll() is None and not (part.exists() and part.stat().st_size > stop): time.sleep(.002)
+        while p.poll() is None and not (part.exists() and part.stat().st_size > stop):
+            time.sleep(.002)
         if p.poll() is None: kills += 1
         p.kill()
         p.wait()
@@ -416,7 +456,8 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 try:
     {maker.replace(chr(10), chr(10) + '    ')}
 except Exception as e: print(type(e).__name__, e)"""
-    done = subprocess.run([sys.executable, '-c', limited, source, tmp_path/'c.cache'], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, '-c', limited, source, tmp_path/'c.cache'],
+                          capture_output=True, text=True, timeout=60)
     assert done.stdout.startswith('ColorganError') and 'cannot be written' in done.stdout, done.stdout + done.stderr
     assert not list(tmp_path.glob('c.cache*'))
 
@@ -429,7 +470,9 @@ def test_workers_go_when_their_parent_is_killed(tmp_path):
     p.kill()
     p.wait()
     until = time.time() + 20
-    def left(): return [d for d in Path('/proc').glob('[0-9]*') if (c := read(d/'cmdline')) and str(source).encode() in c]
+    def left():
+        return [d for d in Path('/proc').glob('[0-9]*') if (c := read(d/'cmdline'))
+                and str(source).encode() in c]
     def read(f):
         try: return f.read_bytes()
         except OSError: return b''

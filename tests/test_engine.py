@@ -35,7 +35,8 @@ from colorgan.recipes import replace
 from colorgan.run import train
 from colorgan.engine.distributed import DistributedAverage, rank, shard_dls, process_group
 
-recipe = replace('pix2pix', size=32, bs=2, gen_kw=dict(base=4, norm='instance', dropout=0.), critic_kw=dict(base=4, n_down=1, norm='instance'),
+recipe = replace('pix2pix', size=32, bs=2, gen_kw=dict(base=4, norm='instance', dropout=0.),
+                 critic_kw=dict(base=4, n_down=1, norm='instance'),
                  pretrain_epochs=2, gan_epochs=2, schedule='cosine', ema=.9)
 cpu = torch.device('cpu')
 
@@ -44,7 +45,10 @@ def quietly(data='bundled', recipe=recipe, **kwargs):
     with redirect_stdout(io.StringIO()): return train(data, recipe, device='cpu', **kwargs)
 
 
-def same(a, b): return all(torch.equal(p, q) for p, q in zip(load_tensors(a).values(), load_tensors(b).values(), strict=True))
+def same(a, b):
+    return all(torch.equal(p, q)
+               for p, q in zip(load_tensors(a).values(), load_tensors(b).values(),
+                               strict=True))
 
 
 class Grads(Callback):
@@ -57,8 +61,10 @@ class Grads(Callback):
 def first_gradients(make, bs, out):
     with process_group(cpu):
         torch.manual_seed(0)
-        learn, grads = make(shard_dls(get_dls('bundled', 32, bs, device='cpu')), replace(recipe, lam=1.)), Grads()
-        with learn.no_bar(), learn.no_logging(): learn.fit(2, cbs=[grads] + ([DistributedAverage()] if bs == 2 else []))
+        learn, grads = make(shard_dls(get_dls('bundled', 32, bs, device='cpu')),
+                            replace(recipe, lam=1.)), Grads()
+        with learn.no_bar(), learn.no_logging():
+            learn.fit(2, cbs=[grads] + ([DistributedAverage()] if bs == 2 else []))
         if not rank(): torch.save(grads.kept, out)
 
 
@@ -70,7 +76,8 @@ def processes(work, *args, n=2):
     ps = []
     for i in range(n):
         env = dict(RANK=i, LOCAL_RANK=i, WORLD_SIZE=n, MASTER_ADDR='localhost', MASTER_PORT=port)
-        ps.append(multiprocessing.get_context('forkserver').Process(target=launched, args=(env, work, *args)))
+        ps.append(multiprocessing.get_context('forkserver').Process(target=launched,
+                                                                    args=(env, work, *args)))
         ps[-1].start()
     for p in ps: p.join(120)
     for p in ps:
@@ -91,13 +98,16 @@ def test_two_processes_take_the_step_of_one_with_the_joint_batch(make, tmp_path)
     assert processes(first_gradients, make, 2, tmp_path/'two') == [0, 0]
     one, two = (torch.load(tmp_path/f) for f in ('one', 'two'))
     assert len(one) == len(two) == 2
-    for a, b in zip(one[0], two[0], strict=True): assert a.abs().max() > 0 and (a - b).abs().max() <= 1e-6
-    for a, b in zip(one[1], two[1], strict=True): assert (a - b).abs().max() <= 1e-6 + 1e-4 * a.abs().max()
+    for a, b in zip(one[0], two[0], strict=True):
+        assert a.abs().max() > 0 and (a - b).abs().max() <= 1e-6
+    for a, b in zip(one[1], two[1], strict=True):
+        assert (a - b).abs().max() <= 1e-6 + 1e-4 * a.abs().max()
 
 
 def train_in_company(folder, minutes=None):
     "Each process is told a folder of its own: that of the second one must not appear."
-    train('bundled', recipe, folder/f'run{rank_of_launcher()}', device='cpu', resume=True, checkpoint_minutes=0, gan_minutes=minutes)
+    train('bundled', recipe, folder/f'run{rank_of_launcher()}', device='cpu', resume=True,
+          checkpoint_minutes=0, gan_minutes=minutes)
 
 
 def rank_of_launcher(): return os.environ['RANK']
@@ -107,7 +117,9 @@ def test_only_the_first_process_writes(tmp_path):
     assert processes(train_in_company, tmp_path) == [0, 0]
     assert [p.name for p in tmp_path.iterdir()] == ['run0']
     lines = [json.loads(line) for line in (tmp_path/'run0'/'log.jsonl').read_text().splitlines()]
-    assert [(d['stage'], d['epoch'], d['photos']) for d in lines] == [('pretrain', 0, 4), ('pretrain', 1, 8), ('gan', 0, 4), ('gan', 1, 8)]
+    assert [(d['stage'], d['epoch'], d['photos'])
+            for d in lines] == [('pretrain', 0, 4), ('pretrain', 1, 8), ('gan', 0, 4),
+            ('gan', 1, 8)]
     assert json.loads((tmp_path/'run0'/'run.json').read_text())['finished']
 
 
@@ -126,15 +138,20 @@ def test_what_the_first_process_refuses_all_refuse(tmp_path):
 def test_accelerate_launch(tmp_path):
     scripts = Path(sys.executable).parent
     words = '--recipe light-plain --size 64 --bs 2 --pretrain-epochs 1 --gan-epochs 1 --device cpu'.split()
-    launch = [scripts/'accelerate', 'launch', *'--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no --no_python'.split()]
-    done = subprocess.run([*launch, scripts/'colorgan', 'train', 'bundled', '--out', tmp_path/'run', *words], capture_output=True, text=True)
+    launch = [scripts/'accelerate', 'launch',
+              *'--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no '
+               '--dynamo_backend no --no_python'.split()]
+    done = subprocess.run([*launch, scripts/'colorgan', 'train', 'bundled', '--out',
+                           tmp_path/'run', *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (tmp_path/'run'/'log.jsonl').read_text().splitlines()]
-    assert [(d['stage'], d['photos']) for d in lines] == [('pretrain', 4), ('gan', 4)], 'the joint batch is 4'
+    assert [(d['stage'], d['photos']) for d in lines] == [('pretrain', 4),
+                                                          ('gan', 4)], 'the joint batch is 4'
 
 
 def wandb_keys(path):
-    "The names of all that a run of Weights & Biases, kept offline, holds: records in pieces, in blocks of 32 KB, as in LevelDB's log."
+    """The names of all that a run of Weights & Biases, kept offline, holds: records in pieces,
+    in blocks of 32 KB, as in LevelDB's log."""
     from wandb.proto.wandb_internal_pb2 import Record
     data, at, whole, keys = path.read_bytes(), 7, b'', set()
     while at + 7 <= len(data):
@@ -155,13 +172,15 @@ def test_trackers(tmp_path, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     monkeypatch.setenv('WANDB_MODE', 'offline')
     run = quietly(out=tmp_path/'run', track='tensorboard,wandb,csv')
-    for stage, figures in dict(pretrain={'train_loss', 'ab_error', 'watched_psnr'}, gan={'adversarial', 'critic', 'ab_error'}).items():
+    for stage, figures in dict(pretrain={'train_loss', 'ab_error', 'watched_psnr'},
+                               gan={'adversarial', 'critic', 'ab_error'}).items():
         tags = EventAccumulator(str(run/'tensorboard'/stage)).Reload().Tags()
         assert figures <= set(tags['scalars']) and tags['images'] == ['samples']
         with open(run/f'{stage}.csv') as f: rows = list(csv.DictReader(f))
         assert [int(r['epoch']) for r in rows] == [0, 1] and figures <= rows[0].keys()
     record, = run.glob('wandb/offline-run-*/run-*.wandb')
-    until(lambda: {'watched_ab', 'adversarial', 'samples', 'lr_0'} <= wandb_keys(record)) # wandb writes in the background
+    # wandb writes in the background
+    until(lambda: {'watched_ab', 'adversarial', 'samples', 'lr_0'} <= wandb_keys(record))
     until(lambda: list(run.glob('wandb/offline-run-*/files/media/images/samples*.png')))
 
 
@@ -180,18 +199,21 @@ def test_tensorboard_has_every_batch_after_a_resume(tmp_path, monkeypatch):
 
 
 def test_tracker_that_is_missing_leaves_no_folder(tmp_path):
-    with pytest.raises(ColorganError, match='choose among tensorboard'): quietly(out=tmp_path/'run', track='excel')
+    with pytest.raises(ColorganError, match='choose among tensorboard'):
+        quietly(out=tmp_path/'run', track='excel')
     assert not (tmp_path/'run').exists()
 
 
 @pytest.fixture
-def quick_mirror(monkeypatch): monkeypatch.setattr(run_module, 'mirrored', partial(mirrored, seconds=.02))
+def quick_mirror(monkeypatch):
+    monkeypatch.setattr(run_module, 'mirrored', partial(mirrored, seconds=.02))
 
 
 def at_epochs(monkeypatch, **actions):
     "Do something before an epoch of the first stage: `at_epochs(monkeypatch, e1=…)`."
     def before_epoch(self):
-        if not hasattr(self.model, 'gen') and f'e{self.learn.epoch}' in actions: actions[f'e{self.learn.epoch}']()
+        if not hasattr(self.model, 'gen') and f'e{self.learn.epoch}' in actions:
+            actions[f'e{self.learn.epoch}']()
     monkeypatch.setattr(run_module.ColourMetrics, 'before_epoch', before_epoch, raising=False)
 
 
@@ -207,9 +229,12 @@ def test_drive_that_goes_away_does_not_stop_a_training(tmp_path, monkeypatch, qu
     def come_back(): assert not drive.exists(); gone.rename(drive)
     at_epochs(monkeypatch, e2=leave, e4=come_back)
     with redirect_stdout(io.StringIO()) as said:
-        run = train('bundled', recipe, tmp_path/'here'/'run', device='cpu', pretrain_epochs=6, checkpoint_minutes=0, drive=drive)
+        run = train('bundled', recipe, tmp_path/'here'/'run', device='cpu', pretrain_epochs=6,
+                    checkpoint_minutes=0, drive=drive)
     assert 'cannot be written now' in said.getvalue() and 'is back, and all has been copied' in said.getvalue()
-    def files(folder): return {p.relative_to(folder): p.read_bytes() for p in folder.rglob('*') if p.is_file() and p.name != '.lock'}
+    def files(folder):
+        return {p.relative_to(folder): p.read_bytes() for p in folder.rglob('*') if p.is_file()
+                and p.name != '.lock'}
     assert files(run) == files(drive/'run') and (drive/'run'/'model').exists()
 
 
@@ -219,7 +244,8 @@ def test_run_goes_on_from_drive_on_another_machine(tmp_path, monkeypatch, quick_
         until(lambda: list((drive/'run'/'checkpoints').glob('*.pt')))
         raise ConnectionError('gone')
     at_epochs(monkeypatch, e2=disconnect)
-    again = partial(quietly, out=tmp_path/'here'/'run', pretrain_epochs=4, checkpoint_minutes=0, drive=drive, resume=True)
+    again = partial(quietly, out=tmp_path/'here'/'run', pretrain_epochs=4,
+                    checkpoint_minutes=0, drive=drive, resume=True)
     with pytest.raises(ConnectionError): again()
     shutil.rmtree(tmp_path/'here')
     at_epochs(monkeypatch)
@@ -227,8 +253,11 @@ def test_run_goes_on_from_drive_on_another_machine(tmp_path, monkeypatch, quick_
 
 
 def test_time_limited_bar_in_a_terminal(tmp_path, monkeypatch):
-    monkeypatch.setenv('PYCHARM_HOSTED', '1') # fastprogress shows its bars in a terminal, and in this one's
-    with redirect_stdout(io.StringIO()) as said: train('bundled', recipe, tmp_path/'run', device='cpu', pretrain_minutes=.05, gan_epochs=1)
+    # fastprogress shows its bars in a terminal, and in this one's
+    monkeypatch.setenv('PYCHARM_HOSTED', '1')
+    with redirect_stdout(io.StringIO()) as said:
+        train('bundled', recipe, tmp_path/'run', device='cpu', pretrain_minutes=.05,
+              gan_epochs=1)
     text = said.getvalue()
     assert 'Epoch 1: |' in text and 'Epoch 2: |' in text and '1000000' not in text
     assert not re.search(r'Epoch \d+/(?!1:)', text)
@@ -244,11 +273,14 @@ def test_status_command(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('wrong, sentence', [
-    (['--size', '32,x'], 'give a number, or several such as 64,128'), (['--bs', 'many'], "it is a number or auto, not 'many'"),
+    (['--size', '32,x'],
+     'give a number, or several such as 64,128'), (['--bs', 'many'],
+     "it is a number or auto, not 'many'"),
     (['--amp', 'fp8'], 'choose one of fp32, fp16, bf16'), (['--valid', 'nowhere'], 'nowhere'),
     (['--track', 'excel'], 'choose among')], ids=lambda v: v[0] if isinstance(v, list) else '')
 def test_wrong_words_leave_nothing(wrong, sentence, tmp_path, capsys):
-    assert main(['train', 'bundled', '--out', str(tmp_path/'run'), '--recipe', 'pix2pix', *wrong]) == 2
+    assert main(['train', 'bundled', '--out', str(tmp_path/'run'), '--recipe', 'pix2pix',
+                 *wrong]) == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path/'run').exists()
 
@@ -288,7 +320,10 @@ def test_penalty_reaches_every_weight_of_a_conditional_critic(double):
         assert abs(slope) > 1e-4 and slope == pytest.approx(grad[i].item(), rel=1e-3)
 
 
-@pytest.mark.parametrize('change', [dict(adv_loss='wgan-gp', n_critic=2), dict(clip=.01), dict(critic_warmup=1), dict(sizes=(16, 32), growing=True)], ids=lambda c: next(iter(c)))
+@pytest.mark.parametrize('change',
+                         [dict(adv_loss='wgan-gp', n_critic=2), dict(clip=.01),
+                          dict(critic_warmup=1), dict(sizes=(16, 32), growing=True)],
+                          ids=lambda c: next(iter(c)))
 def test_stage_control(change, tmp_path):
     run = quietly(recipe=replace(recipe, **change), out=tmp_path/'run')
     log = [json.loads(line) for line in (run/'log.jsonl').read_text().splitlines()]
@@ -298,7 +333,9 @@ def test_stage_control(change, tmp_path):
 def test_clipped_gradients_are_short():
     class Norms(Callback):
         order = 90
-        def before_step(self): norms.append(torch.cat([p.grad.flatten() for p in self.model.parameters()]).norm().item())
+        def before_step(self):
+            norms.append(torch.cat([p.grad.flatten()
+                                    for p in self.model.parameters()]).norm().item())
     norms, dls = [], get_dls('bundled', 32, 2, device='cpu')
     for clip in (0., .01):
         torch.manual_seed(0)
@@ -311,12 +348,14 @@ def test_clipped_gradients_are_short():
 def test_own_callbacks_metrics_and_splitter_are_taken():
     dls, mine = get_dls('bundled', 32, 2, device='cpu'), Grads()
     for make in (pretrain_learner, gan_learner):
-        learn = make(dls, recipe, cbs=[mine], metrics=[], splitter=lambda m: [list(m.parameters())], lr=1e-3)
+        learn = make(dls, recipe, cbs=[mine], metrics=[],
+                     splitter=lambda m: [list(m.parameters())], lr=1e-3)
         assert mine in learn.cbs and not learn.metrics and hasattr(learn, 'ema')
 
 
 def test_own_callbacks_of_a_run(tmp_path):
-    "The same ones for both stages, or what a function gives for each; one that has a method `show` is given the sheets."
+    """The same ones for both stages, or what a function gives for each; one that has a method
+    `show` is given the sheets."""
     class Watcher(Callback):
         def __init__(self): self.epochs, self.sheets = [], []
         def after_epoch(self): self.epochs.append((hasattr(self.model, 'gen'), self.epoch))
@@ -335,19 +374,25 @@ def test_skipped_epochs_are_heard_of_by_nobody():
         def after_epoch(self): heard.append(('after', self.epoch))
     heard, learn = [], pretrain_learner(get_dls('bundled', 32, 2, device='cpu'), recipe)
     with learn.no_bar(), learn.no_logging(): learn.fit(3, cbs=[StartAt(2), Epochs()])
-    assert heard == [('before', 2), ('after', 2)] and len(learn.recorder.values) == 1 and learn.train_iter == 3
+    assert heard == [('before', 2),
+                     ('after', 2)] and len(learn.recorder.values) == 1 and learn.train_iter == 3
 
 
 def test_callback_that_another_needs_cannot_be_removed():
     learn = gan_learner(get_dls('bundled', 32, 2, device='cpu'), recipe)
     learn.remove_cb(Clock)
-    with learn.no_bar(), learn.no_logging(), pytest.raises(ColorganError, match='Turns needs the Clock'): learn.fit(1)
+    with learn.no_bar(), learn.no_logging(), pytest.raises(ColorganError,
+                                                           match='Turns needs the Clock'):
+        learn.fit(1)
 
 
 def test_watched_figures_are_those_of_the_average(tmp_path):
-    "With a decay of nearly 1 the average stays at the beginning, and so do the figures, whatever the live weights do."
-    slow = quietly(recipe=replace(recipe, ema=.9999999, pretrain_lr=.1, gan_epochs=0), out=tmp_path/'run', pretrain_epochs=3)
-    figures = [json.loads(line)['watched_ab'] for line in (slow/'log.jsonl').read_text().splitlines()]
+    """With a decay of nearly 1 the average stays at the beginning, and so do the figures,
+    whatever the live weights do."""
+    slow = quietly(recipe=replace(recipe, ema=.9999999, pretrain_lr=.1, gan_epochs=0),
+                   out=tmp_path/'run', pretrain_epochs=3)
+    figures = [json.loads(line)['watched_ab']
+               for line in (slow/'log.jsonl').read_text().splitlines()]
     assert len(figures) == 3
     last = json.loads((slow/'model'/'model.json').read_text())['metrics']
     assert last['watched_ab'] == pytest.approx(figures[-1], abs=1e-4)
@@ -362,5 +407,7 @@ def test_watched_figures_are_those_of_the_average(tmp_path):
 @pytest.mark.slow
 def test_compiled_training(tmp_path):
     small = replace(recipe, size=8, gan_epochs=1, pretrain_epochs=1, ema=0.)
-    plain, fused = (quietly(recipe=small, out=tmp_path/str(c), compile=c, amp='fp32') for c in (False, True))
-    for p, q in zip(load_tensors(plain).values(), load_tensors(fused).values(), strict=True): assert (p - q).abs().max() < 1e-3
+    plain, fused = (quietly(recipe=small, out=tmp_path/str(c), compile=c, amp='fp32')
+                    for c in (False, True))
+    for p, q in zip(load_tensors(plain).values(), load_tensors(fused).values(), strict=True):
+        assert (p - q).abs().max() < 1e-3

@@ -10,9 +10,11 @@ import pytest
 
 root = Path(__file__).resolve().parent.parent
 source = root/'colorgan'
-modules = {p.relative_to(root).with_suffix('').as_posix().replace('/', '.'): p for p in source.rglob('*.py') if not p.name.startswith('_')}
+modules = {p.relative_to(root).with_suffix('').as_posix().replace('/', '.'): p
+           for p in source.rglob('*.py') if not p.name.startswith('_')}
 chapters = [p.stem.split('_', 1)[1] for p in sorted((root/'nbs').glob('[0-9][0-9]_*.ipynb'))]
-public = ['colorize', 'Colorizer', 'colorize_files', 'train', 'evaluate', 'get_dls', 'pretrain_learner', 'gan_learner',
+public = ['colorize', 'Colorizer', 'colorize_files', 'train', 'evaluate', 'get_dls',
+          'pretrain_learner', 'gan_learner',
           'replace', 'bundled_photos', 'ColorganError']
 
 
@@ -62,13 +64,15 @@ def test_no_two_files_import_each_other(): assert circle(files) == []
 def test_no_two_folders_import_each_other():
     graph = {parent(name): set() for name in modules if parent(name)}
     for name, targets in files.items():
-        if parent(name): graph[parent(name)] |= {parent(t) for t in targets if parent(t)} - {parent(name)}
+        if parent(name):
+            graph[parent(name)] |= {parent(t) for t in targets if parent(t)} - {parent(name)}
     assert circle(graph) == []
 
 
 def test_chapters_import_earlier_chapters_and_folders():
     number = {f'colorgan.{c}': i for i, c in enumerate(chapters)}
-    assert [(name, t) for name in number for t in files[name] if number.get(t, -1) >= number[name]] == []
+    assert [(name, t) for name in number
+            for t in files[name] if number.get(t, -1) >= number[name]] == []
 
 
 def test_circle_finds_one():
@@ -81,12 +85,15 @@ def test_chapters_and_modules_mirror_each_other():
     for p in (root/'nbs').rglob('*.ipynb'):
         if '.ipynb_checkpoints' in p.parts: continue
         found = re.search(r'"#\| default_exp ([\w.]+)', p.read_text(encoding='utf-8'))
-        if found: exports[f'colorgan.{found[1]}'] = p.relative_to(root/'nbs').with_suffix('').as_posix()
+        if found:
+            exports[f'colorgan.{found[1]}'] = p.relative_to(root/'nbs').with_suffix('').as_posix()
     assert exports.keys() == modules.keys()
-    assert [(m, p) for m, p in exports.items() if re.sub(r'\d+_', '', p).replace('/', '.') != m.removeprefix('colorgan.')] == []
+    assert [(m, p) for m, p in exports.items()
+            if re.sub(r'\d+_', '', p).replace('/', '.') != m.removeprefix('colorgan.')] == []
 
 
-def test_no_module_hides_a_public_name(): assert {m.rsplit('.', 1)[1] for m in modules if not parent(m)}.isdisjoint(public)
+def test_no_module_hides_a_public_name():
+    assert {m.rsplit('.', 1)[1] for m in modules if not parent(m)}.isdisjoint(public)
 
 
 def test_public_names():
@@ -97,7 +104,8 @@ def test_public_names():
 
 
 def test_import_colorgan_imports_nothing_else():
-    heavy = python('import json, sys, colorgan; print(json.dumps([m for m in sys.modules if m.split(".")[0] in ("numpy", "PIL", "torch", "fastai")]))')
+    heavy = python('import json, sys, colorgan; print(json.dumps([m for m in sys.modules if '
+                   'm.split(".")[0] in ("numpy", "PIL", "torch", "fastai")]))')
     assert heavy == []
 
 
@@ -108,10 +116,29 @@ colorize(bundled_photos()[0], weights='light')
 print(json.dumps(sorted(m for m in sys.modules if m.split('.')[0] in ('colorgan', 'torch', 'fastai', 'datasets'))))"""
     loaded = [m for m in python(code) if m in modules or not m.startswith('colorgan')]
     assert not [m for m in loaded if not m.startswith('colorgan')], 'colorizing needs no torch, fastai or data sets'
-    needed = [m for m in loaded if m != 'colorgan.photos.sources'] # which only found the photo for this test
+    # which only found the photo for this test
+    needed = [m for m in loaded if m != 'colorgan.photos.sources']
     assert len(needed) <= 10, needed
 
 
 def test_python_m_colorgan():
-    done = subprocess.run([sys.executable, '-m', 'colorgan', '--help'], capture_output=True, text=True, cwd=root)
+    done = subprocess.run([sys.executable, '-m', 'colorgan', '--help'], capture_output=True,
+                          text=True, cwd=root)
     assert done.returncode == 0 and 'colorize' in done.stdout
+
+
+def test_one_line_in_a_hundred_is_long():
+    "Over 120 columns, as ruff counts them in modules and notebooks."
+    ruff = [sys.executable, '-m', 'ruff', 'check', '--select', 'E501', '--line-length', '120', '--output-format', 'json', '--exit-zero', '--no-cache']
+    found = json.loads(subprocess.run([*ruff, 'colorgan', 'nbs'], capture_output=True, text=True, cwd=root, check=True).stdout)
+    books = [json.loads(p.read_text(encoding='utf-8')) for p in (root/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts]
+    code = [''.join(c['source']) for b in books for c in b['cells'] if c['cell_type'] == 'code']
+    lines = [line for text in [*code, *(p.read_text(encoding='utf-8') for p in modules.values())] for line in text.splitlines() if line.strip()]
+    assert len(found) <= len(lines) / 100
+    assert sorted(map(len, lines))[int(.9 * len(lines))] <= 95
+
+
+def test_library_is_small():
+    "What only its own module and chapter use is not listed in `__all__`."
+    lists = [re.search(r'^__all__ = (\[.*?\])', p.read_text(encoding='utf-8'), re.S | re.M) for p in modules.values()]
+    assert sum(len(ast.literal_eval(found[1])) for found in lists if found) < 300

@@ -23,10 +23,12 @@ sizes = (97, 71), (64, 64), (11, 40)
 
 
 def pairs(size):
-    "Bundled photos and what noise, a pale copy and another photo make of them: two lists of arrays in [0, 1], shape (h, w, 3)"
+    """Bundled photos and what noise, a pale copy and another photo make of them: two lists of
+    arrays in [0, 1], shape (h, w, 3)"""
     photos = [np.asarray(open_photo(p).resize(size)) / 255 for p in bundled_photos()]
     noise = np.random.default_rng(0).normal(0, .1, photos[0].shape)
-    changed = [lambda a: np.clip(a + noise, 0, 1), lambda a: (a + a.mean(-1, keepdims=True)) / 2, lambda a: photos[0]]
+    changed = [lambda a: np.clip(a + noise, 0, 1),
+               lambda a: (a + a.mean(-1, keepdims=True)) / 2, lambda a: photos[0]]
     return [f(a) for a in photos for f in changed], [a for a in photos for _ in changed]
 
 
@@ -43,9 +45,14 @@ def by_others(a, t):
     "The figures of one photo `a` for the truth `t`"
     lab, true = rgb2lab(a), rgb2lab(t)
     d = (lab - true)[..., 1:]
-    return dict(ab=np.linalg.norm(d, axis=-1).mean(), psnr=min(peak_signal_noise_ratio(t, a, data_range=1), 100) if (a != t).any() else 100,
-                ssim=structural_similarity(t, a, channel_axis=-1, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False),
-                de2000=deltaE_ciede2000(true, lab).mean(), cf=colourful(a), cf_abs=colourful(a, np.abs),
+    return dict(ab=np.linalg.norm(d, axis=-1).mean(),
+                psnr=min(peak_signal_noise_ratio(t, a, data_range=1), 100) if (a != t).any()
+                else 100,
+                ssim=structural_similarity(t, a, channel_axis=-1, data_range=1,
+                                           gaussian_weights=True, sigma=1.5,
+                                           use_sample_covariance=False),
+                de2000=deltaE_ciede2000(true, lab).mean(), cf=colourful(a),
+                cf_abs=colourful(a, np.abs),
                 warm=d.mean((0, 1)) @ (.5, 3**.5 / 2))
 
 
@@ -54,14 +61,16 @@ def test_figures(size):
     results, truths = pairs(size)
     scores = score_photos(batch(results), batch(truths))
     for i, (a, t) in enumerate(zip(results, truths)):
-        for k, v in by_others(a, t).items(): assert scores[k][i].item() == pytest.approx(v, abs=1e-4), k
+        for k, v in by_others(a, t).items():
+            assert scores[k][i].item() == pytest.approx(v, abs=1e-4), k
 
 
 def test_psnr_by_torchmetrics():
     functional = pytest.importorskip('torchmetrics.functional.image')
     results, truths = (batch(x) for x in pairs((97, 71)))
     ours = score_photos(results, truths)['psnr']
-    theirs = functional.peak_signal_noise_ratio(results, truths, data_range=1., dim=(1, 2, 3), reduction='none')
+    theirs = functional.peak_signal_noise_ratio(results, truths, data_range=1., dim=(1, 2, 3),
+                                                reduction='none')
     assert ours.tolist() == pytest.approx(theirs.clamp(max=100).tolist(), abs=1e-4)
 
 
@@ -79,7 +88,8 @@ class Small(nn.Module):
     num_features = 12
     def __init__(self):
         super().__init__()
-        self.net = nn.Sequential(nn.Conv2d(3, 12, 3, 2), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.net = nn.Sequential(nn.Conv2d(3, 12, 3, 2), nn.Tanh(), nn.AdaptiveAvgPool2d(1),
+                                 nn.Flatten())
     def forward(self, x): return self.net(x.float() / 255)
 
 
@@ -100,10 +110,12 @@ def test_sets_are_compared_as_by_torchmetrics():
     theirs.update(fake, real=False)
     score = inception.InceptionScore(feature=net, splits=1)
     score.update(fake)
-    with torch.no_grad(): views = [dict(lite=net(x), inception=net(x), logits=net(x)) for x in (fake, real)]
+    with torch.no_grad():
+        views = [dict(lite=net(x), inception=net(x), logits=net(x)) for x in (fake, real)]
     ours = set_scores(*views)
     assert ours['fid'] == ours['frechet'] == pytest.approx(theirs.compute().item(), abs=1e-4)
-    assert inception_score(views[0]['logits'], 1) == pytest.approx(score.compute()[0].item(), abs=1e-4)
+    assert inception_score(views[0]['logits'], 1) == pytest.approx(score.compute()[0].item(),
+                                                                   abs=1e-4)
 
 
 @pytest.fixture
@@ -117,7 +129,8 @@ def hub(tmp_path):
 
 
 def test_fid_and_inception_score_with_weights(hub):
-    "Random weights lie where the real ones would; what is seen with them is what torchmetrics sees for its distance and its score"
+    """Random weights lie where the real ones would; what is seen with them is what
+    torchmetrics sees for its distance and its score"""
     fid = pytest.importorskip('torchmetrics.image.fid')
     extractor = pytest.importorskip('torch_fidelity.feature_extractor_inceptionv3')
     from colorgan.judge.networks import InceptionView
@@ -126,10 +139,14 @@ def test_fid_and_inception_score_with_weights(hub):
     torch.save(random_inception(extractor, hub), weights)
     photos = sets()[0][:3]
     vectors, logits = InceptionView()(photos / 255)
-    theirs = fid.FrechetInceptionDistance(2048, feature_extractor_weights_path=str(weights)).inception(photos)
-    assert vectors.shape == (3, 2048) and torch.allclose(vectors, theirs, atol=1e-4) and vectors.std(0).max() > 1e-3
-    theirs = fid.NoTrainInceptionV3('inception-v3-compat', ['logits_unbiased'], str(weights))(photos)
-    assert logits.shape == (3, 1008) and torch.allclose(logits, theirs, atol=1e-4) and logits.std() > 1e-3
+    theirs = fid.FrechetInceptionDistance(2048,
+                                          feature_extractor_weights_path=str(weights)).inception(photos)
+    assert vectors.shape == (3, 2048) and torch.allclose(vectors, theirs,
+                                                         atol=1e-4) and vectors.std(0).max() > 1e-3
+    theirs = fid.NoTrainInceptionV3('inception-v3-compat', ['logits_unbiased'],
+                                    str(weights))(photos)
+    assert logits.shape == (3, 1008) and torch.allclose(logits, theirs,
+                                                        atol=1e-4) and logits.std() > 1e-3
 
 
 def random_inception(extractor, folder):
@@ -167,7 +184,8 @@ def test_without_a_network_it_is_said_quickly(hub, capsys, monkeypatch):
     for m in perceptual.Judges.modules: __import__(m)
     began = time.time()
     judges = perceptual.Judges()
-    assert time.time() - began < 20 and (judges.lite, judges.lpips, judges.inception) == (None, None, None)
+    assert time.time() - began < 20 and (judges.lite, judges.lpips,
+                                         judges.inception) == (None, None, None)
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 3 and all('left out: ' in s and len(s) < 140 for s in said), said
 
@@ -181,9 +199,11 @@ def test_held_out_photos_are_watched_as_the_average_sees_them(stage):
     from colorgan.generator import create_gen
     from colorgan.pretrain import pretrain_learner
     from colorgan.recipes import replace
-    recipe = replace('pix2pix', space='lab', size=32, bs=2, ema=.5, gen_kw=dict(base=4), critic_kw=dict(base=4))
+    recipe = replace('pix2pix', space='lab', size=32, bs=2, ema=.5, gen_kw=dict(base=4),
+                     critic_kw=dict(base=4))
     torch.manual_seed(0)
-    dls, gen = get_dls('bundled', size=32, bs=2, space='lab', valid=.4, device='cpu'), create_gen(recipe)
+    dls, gen = get_dls('bundled', size=32, bs=2, space='lab', valid=.4,
+                       device='cpu'), create_gen(recipe)
     learn = (pretrain_learner if stage == 'pretrain' else gan_learner)(dls, recipe, gen)
     watch = ColourMetrics(n=3, every=2, ema=callback_of(learn, EMA))
     learn.add_cb(watch)
@@ -200,12 +220,15 @@ def test_held_out_photos_are_watched_as_the_average_sees_them(stage):
     learn.fit(2)
     assert [h['step'] for h in watch.history] == [2, 2, 4, 4] and len(scored) == 2
     for h in watch.history:
-        if h['step'] in scored: assert abs(h['ab'] - scored[h['step']]['ab']) > 1e-4, 'the average is not what is trained'
+        if h['step'] in scored:
+            assert abs(h['ab'] - scored[h['step']]['ab']) > 1e-4, 'the average is not what is trained'
     final = figures(gen, watch.batch)
-    for k in watch.keys: assert watch.history[-1][k] == pytest.approx(final[k], abs=1e-4), 'after training the generator holds the average'
+    for k in watch.keys:
+        assert watch.history[-1][k] == pytest.approx(final[k], abs=1e-4), 'after training the generator holds the average'
     x, _ = dls.valid.one_batch()
     assert len(watch.batch[0]) == 3 and torch.equal(watch.batch[0][:2], x[:2])
-    assert [n for n in learn.recorder.metric_names if n.startswith('watched_')] == [f'watched_{k}' for k in watch.keys]
+    assert [n for n in learn.recorder.metric_names
+            if n.startswith('watched_')] == [f'watched_{k}' for k in watch.keys]
 
 
 @torch.no_grad()
@@ -217,22 +240,30 @@ def figures(gen, batch):
 
 
 def test_evaluate_on_the_command_line(tmp_path):
-    for i, p in enumerate(bundled_photos()[:4]): open_photo(p).resize((60 + i, 48)).save(tmp_path/f'{i}.png')
+    for i, p in enumerate(bundled_photos()[:4]):
+        open_photo(p).resize((60 + i, 48)).save(tmp_path/f'{i}.png')
     (tmp_path/'broken.png').write_text('no photo')
     colorgan = Path(sys.executable).with_name('colorgan')
-    done = subprocess.run([colorgan, 'evaluate', tmp_path, '--weights', 'light', '--weights', 'light', '--size', '48', '--work', '48', '--sizes', '32,48,64',
-                           '--old', '--json', tmp_path/'r.json', '--sheet', tmp_path/'s.png', '--frontier', tmp_path/'f.png'], capture_output=True, text=True)
+    done = subprocess.run([colorgan, 'evaluate', tmp_path, '--weights', 'light', '--weights',
+                           'light', '--size', '48', '--work', '48', '--sizes', '32,48,64',
+                           '--old', '--json', tmp_path/'r.json', '--sheet', tmp_path/'s.png',
+                           '--frontier', tmp_path/'f.png'], capture_output=True, text=True)
     assert not done.returncode, done.stderr
     r = json.loads((tmp_path/'r.json').read_text())
     assert (r['n'], r['size'], r['work'], len(r['skipped']), len(r['others'])) == (4, 48, 48, 1, 1)
-    assert r['sizes'].keys() == {'32-48', '32-64', '48-64', 'n'} and {'none', 'grain', 'jpeg', 'grey'} < r['old'].keys()
+    assert r['sizes'].keys() == {'32-48', '32-64', '48-64',
+                                 'n'} and {'none', 'grain', 'jpeg', 'grey'} < r['old'].keys()
     assert r['old']['none'] == pytest.approx(r['ab'], abs=.2) and r['ci']['ab'][0] <= r['ab'] <= r['ci']['ab'][1]
     assert {k: r['others'][0][k] for k in ('ab', 'psnr')} == {k: r[k] for k in ('ab', 'psnr')}
-    for words in 'between working sizes: 32-48', 'made old by: none', 'skipped', 'mean ab distance': assert words in done.stdout
+    for words in 'between working sizes: 32-48', 'made old by: none', 'skipped', 'mean ab distance':
+        assert words in done.stdout
     assert Image.open(tmp_path/'s.png').width > 3 * 3 * 150 and Image.open(tmp_path/'f.png').width > 400
     as_it_is = next(row for row in r['frontier'] if row['factor'] == 1)
     assert as_it_is['ab'] == pytest.approx(r['ab'] / r['ab_grey']) and as_it_is['cf'] == pytest.approx(r['cf'] / r['cf_truth'])
     assert r['others'][0]['frontier'] == r['frontier'] and 'chroma times' in done.stdout
-    for wrong, why in ('--sizes 32', 'at least two'), ('--sizes 32,x', 'list of numbers'), ('--protocol mine', 'ddcolor'):
-        done = subprocess.run([colorgan, 'evaluate', tmp_path, *wrong.split()], capture_output=True, text=True)
+    for wrong, why in ('--sizes 32', 'at least two'), ('--sizes 32,x',
+                                                       'list of numbers'), ('--protocol mine',
+                                                       'ddcolor'):
+        done = subprocess.run([colorgan, 'evaluate', tmp_path, *wrong.split()],
+                              capture_output=True, text=True)
         assert done.returncode == 2 and why in done.stderr and done.stderr.count('\n') == 1, done.stderr

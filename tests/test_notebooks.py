@@ -20,7 +20,8 @@ def flagged(flag): return [p for p in notebooks if f'#| {flag}' in p.read_text(e
 
 
 def run(notebook, flags=''):
-    if not importlib.util.find_spec('nbdev'): return runpy.run_path(root/'tools'/'run.py')['execute'](notebook, flags.split())
+    if not importlib.util.find_spec('nbdev'):
+        return runpy.run_path(root/'tools'/'run.py')['execute'](notebook, flags.split())
     command = [Path(sys.executable).with_name('nbdev-test'), notebook, '--flags', flags]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     if done.returncode: pytest.fail((done.stdout + done.stderr)[-6000:], pytrace=False)

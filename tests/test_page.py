@@ -27,7 +27,8 @@ def address(tmp_path_factory):
     "The page, made by the command line and served by a plain file server."
     out = tmp_path_factory.mktemp('site')
     assert main(['page', '--out', str(out)]) == 0
-    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=out)) as server:
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0),
+                                         functools.partial(Quiet, directory=out)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f'http://127.0.0.1:{server.server_port}/'
         server.shutdown()
@@ -55,10 +56,13 @@ def download(page, card, to):
     return wanted.value.suggested_filename
 
 
-def seconds(card): return float(card.locator('.facts').inner_text().split('painted in ')[1].split()[0])
+def seconds(card):
+    return float(card.locator('.facts').inner_text().split('painted in ')[1].split()[0])
 
 
-@pytest.mark.parametrize(('name', 'scale', 'number'), [('colour.png', 1, 0), ('tall and thin.png', .3, 1), ('many pixels.png', 2.5, 2)])
+@pytest.mark.parametrize(('name', 'scale', 'number'),
+                         [('colour.png', 1, 0), ('tall and thin.png', .3, 1),
+                          ('many pixels.png', 2.5, 2)])
 def test_same_as_the_command_line(address, tmp_path, name, scale, number):
     src = photo(tmp_path, name, scale, number)
     with window() as page:
@@ -67,7 +71,8 @@ def test_same_as_the_command_line(address, tmp_path, name, scale, number):
         assert saved == f'{src.stem}-colour.png'
         assert page.errors == []
     assert main(['colorize', str(src), '--out', str(tmp_path/'by-command.png')]) == 0
-    ours, theirs = (np.asarray(Image.open(tmp_path/f).convert('RGB')).astype(int) for f in ('by-page.png', 'by-command.png'))
+    ours, theirs = (np.asarray(Image.open(tmp_path/f).convert('RGB')).astype(int)
+                    for f in ('by-page.png', 'by-command.png'))
     assert np.percentile(np.abs(ours - theirs), 99.9) <= 1
 
 
@@ -78,7 +83,8 @@ def test_twelve_megapixels(address, tmp_path):
     with window() as page:
         page.goto(address)
         small = choose(page, photo(tmp_path, 'small.jpg')).first
-        figures = dict(photo_512_s=seconds(small), megabytes=float(page.locator('#megabytes').inner_text()))
+        figures = dict(photo_512_s=seconds(small),
+                       megabytes=float(page.locator('#megabytes').inner_text()))
         card = choose(page, src).first
         figures['photo_12mp_s'] = seconds(card)
         assert download(page, card, tmp_path/'large-colour.jpg') == 'large-colour.jpg'
@@ -92,9 +98,11 @@ def test_files_that_are_no_photos(address, tmp_path):
     (tmp_path/'empty.png').touch()
     with window() as page:
         page.goto(address)
-        cards = choose(page, tmp_path/'notes.jpg', tmp_path/'empty.png', photo(tmp_path, 'good.jpg'))
+        cards = choose(page, tmp_path/'notes.jpg', tmp_path/'empty.png',
+                       photo(tmp_path, 'good.jpg'))
         assert cards.nth(0).get_attribute('data-state') == 'done'
-        for i, name in enumerate(('empty.png', 'notes.jpg'), 1): assert f'{name} is not a photo that this browser can read' in cards.nth(i).inner_text()
+        for i, name in enumerate(('empty.png', 'notes.jpg'), 1):
+            assert f'{name} is not a photo that this browser can read' in cards.nth(i).inner_text()
         cards.nth(1).get_by_role('button', name='Remove').click()
         assert cards.count() == 2
         assert page.errors == []
@@ -129,7 +137,9 @@ def test_by_keyboard_on_a_phone(address):
         names = []
         for _ in range(6):
             page.keyboard.press('Tab')
-            names.append(page.evaluate('document.activeElement.id || document.activeElement.className || document.activeElement.tagName'))
+            names.append(page.evaluate('document.activeElement.id || '
+                                       'document.activeElement.className || '
+                                       'document.activeElement.tagName'))
         assert names[1:4] == ['choose', 'sample', 'cut']
         page.locator('#sample').press('Enter')
         card = page.locator('article[data-state=done]')

@@ -48,7 +48,8 @@ odd = {
     # One list of formats for everybody, and JPEG 2000 is on it.
     'photo.jp2': (plain('RGB', red), {}, red, red),
     'inks.jpg': (plain('CMYK', (0, 255, 255, 0)), dict(quality=100), (255, 0, 0), (255, 0, 0)),
-    'lab.tif': (ImageCms.profileToProfile(plain('RGB', clay), srgb, lab, outputMode='LAB'), {}, clay, clay),
+    'lab.tif': (ImageCms.profileToProfile(plain('RGB', clay), srgb, lab, outputMode='LAB'), {},
+                clay, clay),
     'lying.png': (*lying(), red, white),
     # A broken profile is no profile, as in every viewer.
     'profile.png': (plain('RGB', red), dict(icc_profile=b'no profile'), red, red),
@@ -59,7 +60,8 @@ odd = {
 def test_same_pixels_for_everybody(name, tmp_path):
     im, extra, first, last = odd[name]
     im.save(tmp_path/name, **extra)
-    trained_on = open_cache(make_cache([tmp_path/name], tmp_path/'photos.cache', 16, say=lambda text: None)).bytes(0)
+    trained_on = open_cache(make_cache([tmp_path/name], tmp_path/'photos.cache', 16,
+                                       say=lambda text: None)).bytes(0)
     colorized = np.asarray(read_photo(tmp_path/name).image.convert('RGB'))
     evaluated = np.asarray(photo_at(tmp_path/name))
     assert np.array_equal(trained_on, colorized) and np.array_equal(evaluated, colorized)
@@ -68,12 +70,14 @@ def test_same_pixels_for_everybody(name, tmp_path):
 
 def test_transparency_comes_back(tmp_path):
     plain('RGBA', (*red, 128)).save(tmp_path/'half.png')
-    result = Colorizer(lambda L: np.zeros((*L.shape[:1], 2, *L.shape[2:]), np.float32), 32)(tmp_path/'half.png')
+    result = Colorizer(lambda L: np.zeros((*L.shape[:1], 2, *L.shape[2:]), np.float32),
+                       32)(tmp_path/'half.png')
     assert result.mode == 'RGBA' and result.getchannel('A').getextrema() == (128, 128)
 
 
 def test_an_eps_is_not_run(tmp_path):
     path = tmp_path/'ghost.jpg'
     path.write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n')
-    for use in read_photo, photo_at, lambda p: make_cache([p], tmp_path/'x.cache', 16, say=lambda text: None):
+    for use in read_photo, photo_at, lambda p: make_cache([p], tmp_path/'x.cache', 16,
+                                                          say=lambda text: None):
         with pytest.raises(ValueError, match='is not a photo|can be read|cannot be read'): use(path)

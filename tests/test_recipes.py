@@ -20,9 +20,14 @@ from colorgan.nets.weights import load_model, read_model_json, save_model
 from colorgan.recipes import recipes, replace
 
 unet, patches, whole = dict(base=16), dict(base=8, n_down=1), dict(base=8)
-small = {'resnet18-two-stage': ({}, patches), 'pix2pix': (unet, patches), 'pix2pix-instance': (unet, patches), 'pix2pix-instance-wgan-gp': (unet, patches),
-         'pix2pix-rgb': (unet, patches), 'unet-lab-mse': (unet, patches), 'vgg16-latent': ({}, whole), 'sagan-unet': (dict(width=.125), whole), 'basic': ({}, {}),
-         'labnet': ({}, {}), 'preincep': (dict(classifier='resnet10t', look=64), {}), 'preres': (dict(classifier='resnet10t', look=64), {}),
+small = {'resnet18-two-stage': ({}, patches), 'pix2pix': (unet, patches),
+         'pix2pix-instance': (unet, patches), 'pix2pix-instance-wgan-gp': (unet, patches),
+         'pix2pix-rgb': (unet, patches), 'unet-lab-mse': (unet, patches),
+         'vgg16-latent': ({}, whole), 'sagan-unet': (dict(width=.125), whole),
+         'basic': ({}, {}),
+         'labnet': ({}, {}), 'preincep': (dict(classifier='resnet10t', look=64),
+                                          {}), 'preres': (dict(classifier='resnet10t',
+                                                               look=64), {}),
          **{name: (dict(width=.25), patches) for name in ('light', 'light-l1', 'light-plain')}}
 
 
@@ -30,7 +35,8 @@ def tiny(name, **changes):
     "The recipe with few channels, for 32 px."
     r = recipes[name]
     gen_kw, critic_kw = small[name]
-    return replace(r, size=32, bs=2, gen_kw={**r.gen_kw, **gen_kw}, critic_kw={**r.critic_kw, **critic_kw}, critic_at=1, **changes)
+    return replace(r, size=32, bs=2, gen_kw={**r.gen_kw, **gen_kw},
+                   critic_kw={**r.critic_kw, **critic_kw}, critic_at=1, **changes)
 
 
 def test_the_table_is_complete(): assert set(small) == set(recipes)
@@ -39,22 +45,31 @@ def test_the_table_is_complete(): assert set(small) == set(recipes)
 @pytest.mark.parametrize('name', ['light', 'light-l1'])
 def test_the_weights_in_the_package_are_what_the_catalogue_makes(name):
     "The last of the commands that made `light` had no L1 stage, because it went on from the one before."
-    assert replace(read_model_json(name)['recipe'], pretrain_epochs=recipes[name].pretrain_epochs) == recipes[name]
+    assert replace(read_model_json(name)['recipe'],
+                   pretrain_epochs=recipes[name].pretrain_epochs) == recipes[name]
 
 
 @pytest.fixture(scope='module')
-def batch(): return {s: get_dls(bundled_photos()[:2], size=32, bs=2, space=s, valid=bundled_photos()[:2], device='cpu', augment=False) for s in ('lab', 'rgb')}
+def batch():
+    return {s: get_dls(bundled_photos()[:2], size=32, bs=2, space=s,
+                       valid=bundled_photos()[:2], device='cpu', augment=False)
+                       for s in ('lab', 'rgb')}
 
 
 @pytest.fixture(params=recipes, scope='module')
 def trained(request, batch, tmp_path_factory):
-    "A recipe, its generator after some steps on one batch, and the folder it was saved to. VGG16, without norms, needs smaller steps."
+    """A recipe, its generator after some steps on one batch, and the folder it was saved to.
+    VGG16, without norms, needs smaller steps."""
     torch.manual_seed(0)
-    recipe = tiny(request.param, n_critic=1, critic_warmup=0, old=0., frozen=0, ema=0., warmup=0., drop_at=0., pretrain_lr=2e-3, gen_lr=2e-3, critic_lr=2e-4,
+    recipe = tiny(request.param, n_critic=1, critic_warmup=0, old=0., frozen=0, ema=0.,
+                  warmup=0., drop_at=0., pretrain_lr=2e-3, gen_lr=2e-3, critic_lr=2e-4,
                   encoder_lr_mult=.05 if request.param == 'vgg16-latent' else 1.)
     gen = create_gen(recipe, pretrained=False)
-    learn = (gan_learner if recipe.gan_epochs else pretrain_learner)(batch[recipe.space], recipe, gen)
-    epochs, cbs = 30 if request.param == 'resnet18-two-stage' else 60, Schedule(learn.clock, 'cosine') if request.param == 'vgg16-latent' else None
+    learn = (gan_learner if recipe.gan_epochs
+             else pretrain_learner)(batch[recipe.space], recipe, gen)
+    epochs, cbs = (30 if request.param == 'resnet18-two-stage' else 60,
+                   Schedule(learn.clock, 'cosine') if request.param == 'vgg16-latent'
+                   else None)
     with learn.no_bar(), learn.no_logging(): learn.fit(epochs, cbs=cbs)
     return recipe, gen.eval(), save_model(tmp_path_factory.mktemp('model'), gen, recipe)
 
@@ -79,7 +94,9 @@ def test_reloads_to_the_same_output(trained):
 twins = 'pix2pix-instance-wgan-gp', 'unet-lab-mse', 'labnet', 'preres', 'light-l1', 'light-plain'
 
 
-@pytest.mark.parametrize('trained', [pytest.param(n, marks=pytest.mark.slow if n in twins else ()) for n in recipes], indirect=True)
+@pytest.mark.parametrize('trained',
+                         [pytest.param(n, marks=pytest.mark.slow if n in twins else ())
+                          for n in recipes], indirect=True)
 def test_exports_the_same_output(trained, tmp_path):
     "Those that have another's network, trained otherwise, take their turn in the long form."
     from colorgan.use.onnx import export_onnx
@@ -96,16 +113,24 @@ def test_colorizes_a_photo_of_odd_size(trained):
 
 
 @pytest.mark.parametrize('name, gen_kw, critic_kw, more', [
-    ('vgg16-latent', dict(variational=True), {}, {}), ('vgg16-latent', {}, {}, dict(adv_loss='lsgan')), ('vgg16-latent', {}, {}, dict(adv_loss='wgan-gp')),
-    ('sagan-unet', dict(variational=True), {}, {}), ('sagan-unet', dict(residual=True), {}, {}), ('sagan-unet', {}, dict(lab=True), dict(adv_loss='wgan-gp')),
-    ('sagan-unet', {}, {}, dict(pretrain_epochs=1, pretrain_for='grey')), ('resnet18-two-stage', {}, {}, dict(pretrain_for='grey'))])
+    ('vgg16-latent', dict(variational=True), {}, {}), ('vgg16-latent', {}, {},
+                                                       dict(adv_loss='lsgan')),
+                                                       ('vgg16-latent', {}, {},
+                                                        dict(adv_loss='wgan-gp')),
+    ('sagan-unet', dict(variational=True), {}, {}), ('sagan-unet', dict(residual=True), {},
+                                                     {}), ('sagan-unet', {}, dict(lab=True),
+                                                     dict(adv_loss='wgan-gp')),
+    ('sagan-unet', {}, {}, dict(pretrain_epochs=1, pretrain_for='grey')),
+    ('resnet18-two-stage', {}, {}, dict(pretrain_for='grey'))])
 def test_variants_train(name, gen_kw, critic_kw, more, batch, tmp_path):
     "A step of the stages, after which every weight that learns has moved."
     recipe = tiny(name, **more)
-    recipe = replace(recipe, gen_kw={**recipe.gen_kw, **gen_kw}, critic_kw={**recipe.critic_kw, **critic_kw}, n_critic=1)
+    recipe = replace(recipe, gen_kw={**recipe.gen_kw, **gen_kw},
+                     critic_kw={**recipe.critic_kw, **critic_kw}, n_critic=1)
     gen = create_gen(recipe, pretrained=False)
     before = {k: p.detach().clone() for k, p in gen.named_parameters()}
-    learners = [f for f, n in ((pretrain_learner, recipe.pretrain_epochs), (gan_learner, recipe.gan_epochs)) if n]
+    learners = [f for f, n in ((pretrain_learner, recipe.pretrain_epochs),
+                               (gan_learner, recipe.gan_epochs)) if n]
     for f in learners:
         learn = f(batch[recipe.space], recipe, gen)
         with learn.no_bar(), learn.no_logging(): learn.fit(2)
@@ -128,28 +153,43 @@ def settings(name):
     return [f'{k}={getattr(r, k)}' for k in ('gen_kw', 'critic_kw', 'critic_at')]
 
 
-flags = ['--size', 32, '--bs', 2, '--pretrain-epochs', 1, '--gan-epochs', 1, '--items', 6, '--seed', 1, '--loss', 'huber', '--lr', '1e-4', '--device', 'cpu', '--keep', 1,
+flags = ['--size', 32, '--bs', 2, '--pretrain-epochs', 1, '--gan-epochs', 1, '--items', 6,
+         '--seed', 1, '--loss', 'huber', '--lr', '1e-4', '--device', 'cpu', '--keep', 1,
          '--checkpoint-minutes', 1, '--amp', 'fp32', '--resume', '--no-cache']
 
 
-@pytest.mark.parametrize('name', ['pix2pix', 'preincep', pytest.param('resnet18-two-stage', marks=pytest.mark.slow),
-                                  *(pytest.param(n, marks=pytest.mark.slow) for n in recipes if n not in ('pix2pix', 'preincep', 'resnet18-two-stage'))])
+@pytest.mark.parametrize('name',
+                         ['pix2pix', 'preincep',
+                          pytest.param('resnet18-two-stage', marks=pytest.mark.slow),
+                                  *(pytest.param(n, marks=pytest.mark.slow)
+                                    for n in recipes if n not in ('pix2pix', 'preincep',
+                                                                  'resnet18-two-stage'))])
 def test_takes_every_flag(name, tmp_path, monkeypatch, capsys):
     "A stage that a recipe lacks is skipped with one sentence; the fields are stored with the model."
-    status, out, err = cli(monkeypatch, capsys, 'train', 'bundled', '--recipe', name, '--out', tmp_path/'run', *flags, '--set', *settings(name), 'lam=10')
+    status, out, err = cli(monkeypatch, capsys, 'train', 'bundled', '--recipe', name, '--out',
+                           tmp_path/'run', *flags, '--set', *settings(name), 'lam=10')
     assert (status, err) == (0, '')
     lacking = [k for k in ('pretrain', 'gan') if not getattr(recipes[name], f'{k}_epochs')]
-    assert [s for s in out.splitlines() if 'skipped' in s] == [f'The recipe {name} has no {k} stage: skipped.' for k in lacking]
+    assert [s for s in out.splitlines()
+            if 'skipped' in s] == [f'The recipe {name} has no {k} stage: skipped.'
+            for k in lacking]
     stored = read_model_json(tmp_path/'run')['recipe']
     assert (stored.pixel_loss, stored.lam, stored.gen_lr, stored.name) == ('huber', 10., 1e-4, name)
 
 
 @pytest.mark.parametrize('words, said', [
-    (['--set', 'lamb=10'], "a recipe has no field 'lamb': choose one of name, source, space"), (['--set', 'lam'], '--set takes FIELD=VALUE'),
-    (['--set', 'lam=-1'], "lam cannot be '-1'"), (['--loss', 'l3'], 'choose one of l1, mse, huber'), (['--lr', 'fast'], 'cannot be'),
-    (['--recipe', 'pix3pix'], 'choose one of resnet18-two-stage'), (['--set', 'gen_kw={"depth": 3}'], "resnet18_unet takes no 'depth': it takes n_out")])
-def test_what_a_recipe_lacks_is_answered_by_what_there_is(words, said, tmp_path, monkeypatch, capsys):
-    status, _, err = cli(monkeypatch, capsys, 'train', 'bundled', '--out', tmp_path/'run', '--size', 32, '--no-cache', *words)
+    (['--set', 'lamb=10'],
+     "a recipe has no field 'lamb': choose one of name, source, space"), (['--set', 'lam'],
+     '--set takes FIELD=VALUE'),
+    (['--set', 'lam=-1'], "lam cannot be '-1'"), (['--loss', 'l3'],
+                                                  'choose one of l1, mse, huber'),
+                                                  (['--lr', 'fast'], 'cannot be'),
+    (['--recipe', 'pix3pix'], 'choose one of resnet18-two-stage'),
+    (['--set', 'gen_kw={"depth": 3}'], "resnet18_unet takes no 'depth': it takes n_out")])
+def test_what_a_recipe_lacks_is_answered_by_what_there_is(words, said, tmp_path, monkeypatch,
+                                                          capsys):
+    status, _, err = cli(monkeypatch, capsys, 'train', 'bundled', '--out', tmp_path/'run',
+                         '--size', 32, '--no-cache', *words)
     assert (status, len(err.splitlines())) == (2, 1) and said in err
     assert not (tmp_path/'run').exists()
 
@@ -162,15 +202,19 @@ def test_the_rate_drops_and_the_critic_steps_twice(batch):
 
     class Note(Callback):
         order = 72
-        def before_step(self): turns.append((self.model.gen_turn, round(self.opt.hypers[-1]['lr'] / recipe.critic_lr, 3)))
-    with learn.no_bar(), learn.no_logging(): learn.fit(9, cbs=[Schedule(learn.clock, 'const', drop_at=recipe.drop_at), Note()])
+        def before_step(self):
+            turns.append((self.model.gen_turn,
+                          round(self.opt.hypers[-1]['lr'] / recipe.critic_lr, 3)))
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(9, cbs=[Schedule(learn.clock, 'const', drop_at=recipe.drop_at), Note()])
     assert [lr for _, lr in turns] == [1.] * 6 + [.1] * 3
     assert [t for t, _ in turns] == [True] * 6 + [False, True, False]
 
 
 def test_the_critic_sees_lab_only_where_it_does_not_anyway():
     from colorgan.critic import create_critic
-    with pytest.raises(ColorganError, match='in the space lab the critic sees Lab anyway'): create_critic(replace('pix2pix', critic_kw={'lab': True}))
+    with pytest.raises(ColorganError, match='in the space lab the critic sees Lab anyway'):
+        create_critic(replace('pix2pix', critic_kw={'lab': True}))
 
 
 def test_recipes_are_listed_with_what_they_cost(monkeypatch, capsys):

@@ -17,28 +17,35 @@ from colorgan.nets.weights import find_weights
 from colorgan.recipes import replace
 from colorgan.run import train
 
-recipe = replace('pix2pix', size=32, bs=2, gen_kw=dict(base=4), critic_kw=dict(base=4, n_down=1), pretrain_epochs=3, gan_epochs=3, ema=.9, n_critic=2,
+recipe = replace('pix2pix', size=32, bs=2, gen_kw=dict(base=4),
+                 critic_kw=dict(base=4, n_down=1), pretrain_epochs=3, gan_epochs=3, ema=.9,
+                 n_critic=2,
                  schedule='cosine', old=.5)
 two_stages = replace(recipe, name='two-stages')
 
 
 def training(out, minutes=0.):
-    "Train in a process of its own, from the beginning or from the newest checkpoint; a checkpoint after every batch."
+    """Train in a process of its own, from the beginning or from the newest checkpoint; a
+    checkpoint after every batch."""
     torch.set_num_threads(1)
     sys.stdout = open(os.devnull, 'w')
     train('bundled', two_stages, out, device='cpu', resume=True, checkpoint_minutes=minutes)
 
 
 def start(out, **kwargs):
-    p = multiprocessing.get_context('forkserver').Process(target=training, args=(out,), kwargs=kwargs)
+    p = multiprocessing.get_context('forkserver').Process(target=training, args=(out,),
+                                                          kwargs=kwargs)
     p.start()
     return p
 
 
-def weights(run): return hashlib.sha256((find_weights(run)/'model.safetensors').read_bytes()).hexdigest()
+def weights(run):
+    return hashlib.sha256((find_weights(run)/'model.safetensors').read_bytes()).hexdigest()
 
 
-def log(run): return [{k: v for k, v in json.loads(line).items() if k != 'seconds'} for line in (run/'log.jsonl').read_text().splitlines()]
+def log(run):
+    return [{k: v for k, v in json.loads(line).items() if k != 'seconds'}
+            for line in (run/'log.jsonl').read_text().splitlines()]
 
 
 def kill(p, condition, patience=60):
@@ -82,7 +89,8 @@ def test_killed_in_each_stage_and_while_writing(tmp_path, alone):
 
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments(tmp_path, alone):
-    "A process lives for up to one undisturbed run's time; a run that gets finished in spite of it is checked, and the next one begins."
+    """A process lives for up to one undisturbed run's time; a run that gets finished in spite
+    of it is checked, and the next one begins."""
     begun = time.monotonic()
     start(tmp_path/'undisturbed').join()
     whole, dice, killed, runs = time.monotonic() - begun, random.Random(0), 0, 0
@@ -109,14 +117,18 @@ def test_second_process_is_refused(tmp_path):
     out = tmp_path/'run'
     p = start(out)
     while not (out/'run.json').exists() and p.is_alive(): time.sleep(.01)
-    with pytest.raises(ColorganError, match='another process is training in'): train('bundled', two_stages, out, device='cpu', resume=True)
+    with pytest.raises(ColorganError, match='another process is training in'):
+        train('bundled', two_stages, out, device='cpu', resume=True)
     kill(p, lambda: True)
 
 
 def test_another_command_is_refused(alone):
-    with pytest.raises(ColorganError, match='already holds a run'): train('bundled', two_stages, alone, device='cpu')
-    with pytest.raises(ColorganError, match='was begun with bs 2, not 3'): train('bundled', replace(two_stages, bs=3), alone, device='cpu', resume=True)
-    with pytest.raises(ColorganError, match='was begun with seed 42, not 1'): train('bundled', two_stages, alone, device='cpu', resume=True, seed=1)
+    with pytest.raises(ColorganError, match='already holds a run'):
+        train('bundled', two_stages, alone, device='cpu')
+    with pytest.raises(ColorganError, match='was begun with bs 2, not 3'):
+        train('bundled', replace(two_stages, bs=3), alone, device='cpu', resume=True)
+    with pytest.raises(ColorganError, match='was begun with seed 42, not 1'):
+        train('bundled', two_stages, alone, device='cpu', resume=True, seed=1)
 
 
 def test_ctrl_c_keeps_what_was_trained(tmp_path, alone):
@@ -133,6 +145,7 @@ def test_ctrl_c_keeps_what_was_trained(tmp_path, alone):
 def test_loss_that_is_not_finite_stops_and_keeps_the_batch(tmp_path):
     out = tmp_path/'run'
     with pytest.raises(ColorganError, match=r'the loss of step \d+ is not finite'):
-        train('bundled', replace(two_stages, lam=1e38, pixel_loss='mse', ema=0.), out, device='cpu', pretrain_epochs=0, gan_epochs=3, gen_lr=1e30)
+        train('bundled', replace(two_stages, lam=1e38, pixel_loss='mse', ema=0.), out,
+              device='cpu', pretrain_epochs=0, gan_epochs=3, gen_lr=1e30)
     assert torch.load(out/'nonfinite.pt', weights_only=True)['x'].shape[1:] == (1, 32, 32)
     assert not (out/'model').exists()

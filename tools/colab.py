@@ -6,7 +6,8 @@ from urllib.parse import unquote
 
 
 def constraint(line):
-    "`name==version`, also from a wheel's address and without a local version; empty where pip could not find the package."
+    """`name==version`, also from a wheel's address and without a local version; empty where
+    pip could not find the package."""
     name, at, address = line.strip().partition(' @ ')
     if at:
         wheel = re.search(r'/[^/-]+-([^/-]+)-[^/]+\.whl', unquote(address))
@@ -17,4 +18,5 @@ def constraint(line):
 
 if __name__ == '__main__':
     lines = Path(sys.argv[1]).read_text(encoding='utf-8').splitlines()
-    print('\n'.join(['# Versions that Colab preinstalls; a pip constraints file.', *filter(None, map(constraint, lines))]))
+    print('\n'.join(['# Versions that Colab preinstalls; a pip constraints file.',
+                     *filter(None, map(constraint, lines))]))

@@ -14,10 +14,12 @@ def source(x): return x if isinstance(x, str) else ''.join(x)
 
 
 def printed(output):
-    "The text of an output; tables and pictures stay in the notebook, where the prose does not point to a file."
+    """The text of an output; tables and pictures stay in the notebook, where the prose does
+    not point to a file."""
     data = output.get('data', {})
     if output.get('name') == 'stderr': return ''
-    return '' if {'text/html', 'image/png', 'image/jpeg'} & data.keys() else source(output.get('text') or data.get('text/plain', ''))
+    return ('' if {'text/html', 'image/png', 'image/jpeg'} & data.keys()
+            else source(output.get('text') or data.get('text/plain', '')))
 
 
 def block(cell):
@@ -30,7 +32,8 @@ def block(cell):
 
 
 def relink(text, links=''):
-    "Links that hold from nbs/ turned into links that hold from the top, or into addresses that start with `links`."
+    """Links that hold from nbs/ turned into links that hold from the top, or into addresses
+    that start with `links`."""
     def to_top(match):
         path = posixpath.normpath(posixpath.join('nbs', match[2]))
         suffix = '?raw=true' if links and path.endswith(('.png', '.jpg', '.gif')) else ''

@@ -9,18 +9,22 @@ import nbformat
 
 
 def execute(path, flags=()):
-    "The notebook with new outputs; cells flagged `slow` or `cuda`, if that is not in `flags`, keep those they have."
+    """The notebook with new outputs; cells flagged `slow` or `cuda`, if that is not in
+    `flags`, keep those they have."""
     book = nbformat.read(path, as_version=4)
     left_out = {'slow', 'cuda'} - set(flags)
     for cell in book.cells:
-        if left_out & set(re.findall(r'^#\| *(\w+)', cell.source, re.M)): cell.metadata['tags'] = ['skip-execution']
-    nbclient.NotebookClient(book, timeout=600, kernel_name='python3', resources={'metadata': {'path': path.parent}}).execute()
+        if left_out & set(re.findall(r'^#\| *(\w+)', cell.source, re.M)):
+            cell.metadata['tags'] = ['skip-execution']
+    nbclient.NotebookClient(book, timeout=600, kernel_name='python3',
+                            resources={'metadata': {'path': path.parent}}).execute()
     return book
 
 
 def plain(book):
     "Without what tells of this run only; `nbdev-clean` does the rest."
-    book.metadata = {'kernelspec': {'display_name': 'python3', 'language': 'python', 'name': 'python3'}}
+    book.metadata = {'kernelspec': {'display_name': 'python3', 'language': 'python',
+                                    'name': 'python3'}}
     for cell in book.cells: cell.metadata.pop('tags', None)
     return book
 

@@ -1,4 +1,5 @@
-"Make the pictures in notebooks small: a PNG output beyond 60 kB becomes a JPEG at most 1100 pixels wide. Usage: shrink.py NOTEBOOK..."
+"""Make the pictures in notebooks small: a PNG output beyond 60 kB becomes a JPEG at most 1100
+pixels wide. Usage: shrink.py NOTEBOOK..."""
 import base64, io, json, sys
 from pathlib import Path
 from PIL import Image
@@ -8,13 +9,15 @@ def smaller(png, width=1100, limit=60_000):
     raw = base64.b64decode(png)
     if len(raw) <= limit: return None
     im = Image.open(io.BytesIO(raw)).convert('RGB')
-    if im.width > width: im = im.resize((width, round(im.height * width / im.width)), Image.Resampling.LANCZOS)
+    if im.width > width:
+        im = im.resize((width, round(im.height * width / im.width)), Image.Resampling.LANCZOS)
     im.save(out := io.BytesIO(), 'JPEG', quality=85, optimize=True)
     return base64.b64encode(out.getvalue()).decode()
 
 def shrink(path):
     nb = json.loads(path.read_text())
-    for data in (o['data'] for c in nb['cells'] for o in c.get('outputs', []) if 'image/png' in o.get('data', {})):
+    for data in (o['data'] for c in nb['cells']
+                 for o in c.get('outputs', []) if 'image/png' in o.get('data', {})):
         if jpeg := smaller(''.join(data['image/png'])):
             del data['image/png']
             data['image/jpeg'] = jpeg

@@ -12,7 +12,8 @@ __all__ = ['XYZ_FROM_RGB', 'RGB_FROM_XYZ', 'WHITE', 'L_MID', 'L_HALF', 'AB_HALF'
 import numpy as np
 
 # %% ../../nbs/colour/00_lab.ipynb #2595d617
-XYZ_FROM_RGB = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
+XYZ_FROM_RGB = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169],
+                         [0.019334, 0.119193, 0.950227]])
 RGB_FROM_XYZ = np.linalg.inv(XYZ_FROM_RGB)
 WHITE = np.array([0.95047, 1., 1.08883])
 
@@ -40,7 +41,8 @@ def rgb_from_lab(lab: np.ndarray, # float, shape `(…, 3)`, L in 0…100
     fy = (lab[..., 0] + 16) / 116
     f = np.stack([fy + lab[..., 1] / 500, fy, fy - lab[..., 2] / 200], -1)
     rgb = (np.where(f > 0.2068966, f ** 3, (f - 16 / 116) / 7.787) * WHITE) @ RGB_FROM_XYZ.T
-    return (np.where(rgb > 0.0031308, 1.055 * np.maximum(rgb, 0.0031308) ** (1 / 2.4) - 0.055, rgb * 12.92).clip(0, 1) * 255 + .5).astype(np.uint8)
+    return (np.where(rgb > 0.0031308, 1.055 * np.maximum(rgb, 0.0031308) ** (1 / 2.4) - 0.055,
+                     rgb * 12.92).clip(0, 1) * 255 + .5).astype(np.uint8)
 
 # %% ../../nbs/colour/00_lab.ipynb #92e93c65
 L_MID, L_HALF, AB_HALF = 50., 50., 110.

@@ -6,7 +6,7 @@ Docs: https://colorgan.github.io/colorgan/colour/metrics.html.md"""
 
 # %% auto #0
 __all__ = ['better', 'ab_distance', 'psnr', 'ssim', 'ciede2000', 'colourfulness', 'hue_histogram', 'hue_distance', 'warm_bias',
-           'score_photos', 'DeviceMean', 'colour_scores', 'colour_metrics']
+           'score_photos', 'DeviceMean', 'colour_scores']
 
 # %% ../../nbs/colour/04_metrics.ipynb #0c15525c
 import math
@@ -38,9 +38,11 @@ def ssim(rgb, # the result, RGB in [0, 1], shape `(n, 3, h, w)`
         ): # for each photo, shape `(n,)`; 1 is perfect
     "Structural similarity (Wang et al. 2004), mean over channels and points; sides below 11 are padded"
     (c, h, w), g = rgb.shape[1:], _window().to(rgb).float()
-    x, y = (F.pad(t.float(), (0, max(0, 11 - w), 0, max(0, 11 - h)), mode='replicate') for t in (rgb, truth))
+    x, y = (F.pad(t.float(), (0, max(0, 11 - w), 0, max(0, 11 - h)), mode='replicate')
+            for t in (rgb, truth))
     maps = torch.cat([x, y, x * x, y * y, x * y], 1)
-    for shape in ((11, 1), (1, 11)): maps = F.conv2d(maps, g.view(1, 1, *shape).repeat(5 * c, 1, 1, 1), groups=5 * c)
+    for shape in ((11, 1), (1, 11)):
+        maps = F.conv2d(maps, g.view(1, 1, *shape).repeat(5 * c, 1, 1, 1), groups=5 * c)
     mx, my, xx, yy, xy = maps.split(c, 1)
     mxy, mm = mx * my, mx * mx + my * my
     return ((2 * mxy + .01**2) * (2 * (xy - mxy) + .03**2) / ((mm + .01**2) * (xx + yy - mm + .03**2))).mean((1, 2, 3))
@@ -52,7 +54,8 @@ def _mean_hue(C, h1, h2):
     "Hues half way between, by the shorter way; their sum where one of the colours is grey"
     far = (h1 - h2).abs() > 180
     half = (h1 + h2) / 2
-    return torch.where(C == 0, h1 + h2, torch.where(far, half + torch.where(half < 180, 180., -180.), half))
+    return torch.where(C == 0, h1 + h2,
+                       torch.where(far, half + torch.where(half < 180, 180., -180.), half))
 
 def _cos(degrees): return torch.deg2rad(degrees).cos()
 
@@ -73,8 +76,10 @@ def ciede2000(lab, # CIE Lab, shape `(n, 3, h, w)`
     L, C, h = (L1 + L2) / 2, (C1 + C2) / 2, _mean_hue(C1 * C2, h1, h2)
     dh = torch.where(C1 * C2 == 0, 0., (h2 - h1 + 180) % 360 - 180)
     dH = 2 * (C1 * C2).sqrt() * torch.deg2rad(dh / 2).sin()
-    C7, T = _seventh(C), 1 - .17 * _cos(h - 30) + .24 * _cos(2 * h) + .32 * _cos(3 * h + 6) - .2 * _cos(4 * h - 63)
-    SL, SC, SH = 1 + .015 * (L - 50) ** 2 / (20 + (L - 50) ** 2).sqrt(), 1 + .045 * C, 1 + .015 * C * T
+    C7, T = (_seventh(C),
+             1 - .17 * _cos(h - 30) + .24 * _cos(2 * h) + .32 * _cos(3 * h + 6) - .2 * _cos(4 * h - 63))
+    SL, SC, SH = (1 + .015 * (L - 50) ** 2 / (20 + (L - 50) ** 2).sqrt(), 1 + .045 * C,
+                  1 + .015 * C * T)
     turn = -torch.deg2rad(60 * torch.exp(-((h - 275) / 25) ** 2)).sin() * 2 * (C7 / (C7 + 25**7)).sqrt()
     l, c, q = (L2 - L1) / SL, (C2 - C1) / SC, dH / SH
     return (l * l + c * c + q * q + turn * c * q).clamp(min=0).sqrt()
@@ -96,7 +101,8 @@ def hue_histogram(ab, # a and b, real units, shape `(n, 2, h, w)`
     "How much there is of each hue"
     a, b = ab.float().flatten(2).unbind(1)
     i = torch.where(a.hypot(b) < grey, bins, (_hue(a, b) * (bins / 360)).long().clamp(max=bins - 1))
-    return torch.zeros(len(ab), bins + 1, device=ab.device).scatter_add_(1, i, torch.ones_like(a)) / a.shape[1]
+    return torch.zeros(len(ab), bins + 1,
+                       device=ab.device).scatter_add_(1, i, torch.ones_like(a)) / a.shape[1]
 
 def hue_distance(ab, true_ab): # real units, shape `(n, 2, h, w)`; 0 (same hues) to 1 for each photo
     "Share of the points that would have to change their hue bin to give the truth's histogram"
@@ -117,17 +123,21 @@ def score_photos(rgb, # results, RGB in [0, 1], shape `(n, 3, h, w)`
     "Every figure of every photo"
     lab, true_lab = rgb_to_lab(rgb), rgb_to_lab(truth)
     ab, true_ab = lab[:, 1:], true_lab[:, 1:]
-    return dict(ab=ab_distance(ab, true_ab), psnr=psnr(rgb, truth), ssim=ssim(rgb, truth), de2000=ciede2000(lab, true_lab).mean((1, 2)),
-                cf=colourfulness(rgb), cf_abs=colourfulness(rgb, True), hue=hue_distance(ab, true_ab), warm=warm_bias(ab, true_ab))
+    return dict(ab=ab_distance(ab, true_ab), psnr=psnr(rgb, truth), ssim=ssim(rgb, truth),
+                de2000=ciede2000(lab, true_lab).mean((1, 2)),
+                cf=colourfulness(rgb), cf_abs=colourfulness(rgb, True),
+                hue=hue_distance(ab, true_ab), warm=warm_bias(ab, true_ab))
 
 # %% ../../nbs/colour/04_metrics.ipynb #36ba4197
 class DeviceMean(Metric):
-    "The mean over photos of what `func(learn)` gives for a batch (one number, or one for each photo), kept on the device"
+    """The mean over photos of what `func(learn)` gives for a batch (one number, or one for
+    each photo), kept on the device"""
     def __init__(self, func, name): self.func, self._name = func, name
     def reset(self): self.total, self.count = 0., 0
     def accumulate(self, learn):
         n = len(learn.y)
-        self.total, self.count = self.total + self.func(learn).detach().float().mean() * n, self.count + n
+        self.total, self.count = (self.total + self.func(learn).detach().float().mean() * n,
+                                  self.count + n)
     @property
     def value(self): return self.total / self.count if self.count else None
     @property
@@ -142,10 +152,13 @@ def colour_scores(space, # name of a target space, or the space
     "The three figures that are watched while training"
     s = get_space(space)
     rgb, truth = s.decode(x, pred), s.decode(x, y)
-    return dict(ab=ab_distance(s.ab(pred), s.ab(y)), psnr=psnr(rgb, truth), cf=colourfulness(rgb), cf_truth=colourfulness(truth))
+    return dict(ab=ab_distance(s.ab(pred), s.ab(y)), psnr=psnr(rgb, truth),
+                cf=colourfulness(rgb), cf_truth=colourfulness(truth))
 
 # %% ../../nbs/colour/04_metrics.ipynb #efe024d6
 def colour_metrics(space, # name of the target space, or the space
                   ) -> list: # metrics for a `Learner`
     "ab distance, PSNR and colourfulness over all validation photos"
-    return [DeviceMean(lambda learn, k=k: colour_scores(space, learn.x, learn.pred, learn.y)[k], k) for k in ('ab', 'psnr', 'cf')]
+    return [DeviceMean(lambda learn,
+                       k=k: colour_scores(space, learn.x, learn.pred, learn.y)[k], k)
+                       for k in ('ab', 'psnr', 'cf')]

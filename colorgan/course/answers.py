@@ -28,9 +28,13 @@ def exercise(walk, # number of the walk-through
 # %% ../../nbs/course/11_answers.ipynb #1e16b956
 def number(answer) -> float: # of a Python, numpy or torch number
     "The answer as a number; raises `ColorganError` if it is none"
-    if isinstance(answer, (str, bytes, bool, list, tuple, dict, set)): raise ColorganError(f'a number is asked for, and this is of the type {type(answer).__name__}')
+    if isinstance(answer, (str, bytes, bool, list, tuple, dict, set)):
+        raise ColorganError('a number is asked for, and this is of the type '
+                            f'{type(answer).__name__}')
     try: value = float(answer)
-    except (TypeError, ValueError, RuntimeError): raise ColorganError(f'one number is asked for, and this is of the type {type(answer).__name__}') from None
+    except (TypeError, ValueError, RuntimeError):
+        raise ColorganError('one number is asked for, and this is of the type '
+                            f'{type(answer).__name__}') from None
     if not np.isfinite(value): raise ColorganError('a finite number is asked for')
     return value
 
@@ -38,20 +42,27 @@ def tried(f, # the answer
           *args, # what it is called with
           like=None, # something with the shape that the result should have
          ): # the result
-    "What a student's function makes of `args`; raises `ColorganError` if it is no function, returns nothing, or something of another shape"
-    if not callable(f): raise ColorganError(f'a function is asked for, and this is of the type {type(f).__name__}: give its name without brackets')
+    """What a student's function makes of `args`; raises `ColorganError` if it is no function,
+    returns nothing, or something of another shape"""
+    if not callable(f):
+        raise ColorganError('a function is asked for, and this is of the type '
+                            f'{type(f).__name__}: give its name without brackets')
     out = f(*args)
-    if out is None: raise ColorganError('your function returns None: does its last line say return?')
+    if out is None:
+        raise ColorganError('your function returns None: does its last line say return?')
     if like is not None and getattr(out, 'shape', None) != like.shape:
-        got = f'of the shape {tuple(out.shape)}' if hasattr(out, 'shape') else f'of the type {type(out).__name__}'
-        raise ColorganError(f'your function returns something {got} where {tuple(like.shape)} is asked for')
+        got = (f'of the shape {tuple(out.shape)}' if hasattr(out, 'shape')
+               else f'of the type {type(out).__name__}')
+        raise ColorganError(f'your function returns something {got} where {tuple(like.shape)} '
+                            'is asked for')
     return out
 
 # %% ../../nbs/course/11_answers.ipynb #7420f3e9
 def _reason(e):
     "What an error says, on one short line"
     words = ' '.join(str(e).split())
-    return words if isinstance(e, ColorganError) else f'{type(e).__name__}: {words[:200]}' if words else type(e).__name__
+    return (words if isinstance(e, ColorganError) else f'{type(e).__name__}: {words[:200]}'
+            if words else type(e).__name__)
 
 def judged(walk, n, # which exercise
            answer) -> str: # what is off; None: nothing
@@ -61,7 +72,9 @@ def judged(walk, n, # which exercise
     try: return judge(answer)
     except ColorganError as e: return _reason(e)
     except (Exception, SystemExit) as e:
-        return f'your function raised {_reason(e)}' if callable(answer) else f'an answer of the type {type(answer).__name__} cannot be judged here ({_reason(e)})'
+        return (f'your function raised {_reason(e)}' if callable(answer)
+                else f'an answer of the type {type(answer).__name__} cannot be judged here '
+                     f'({_reason(e)})')
 
 # %% ../../nbs/course/11_answers.ipynb #bd0da6b9
 def tells(walk, n, # which exercise

@@ -16,21 +16,29 @@ from ..photos.sources import bundled_photos
 from ..recipes import replace
 
 # %% ../../nbs/course/12_judges_first.ipynb #7d35d979
-@exercise(1, 1, 'On a grey photo the two are one: no network can tell them apart by their lightness, only by what surrounds them.')
+@exercise(1, 1,
+          'On a grey photo the two are one: no network can tell them apart by their '
+          'lightness, only by what surrounds them.')
 def _(answer):
     "three numbers from 0 to 1: a colour as light as pure red, and far from red"
-    if not isinstance(answer, (tuple, list)) or len(answer) != 3: return 'three numbers are asked for, as in (1, 0, 0)'
+    if not isinstance(answer, (tuple, list)) or len(answer) != 3:
+        return 'three numbers are asked for, as in (1, 0, 0)'
     answer = [number(x) for x in answer]
     if not all(0 <= x <= 1 for x in answer): return 'the numbers of a colour go from 0 to 1'
     lab = rgb_to_lab(torch.tensor([answer, (1., 0., 0.)]).T[None, :, None]).view(3, 2)
     off, apart = (lab[:, 0] - lab[:, 1]).tolist()[0], (lab[1:, 0] - lab[1:, 1]).norm().item()
-    if abs(off) > 1: return f"it is {'lighter' if off > 0 else 'darker'} than red, by {abs(off):.0f} of 100"
-    if apart < 40: return f'it is as light as red, but it is too much like it: only {apart:.0f} away in a and b'
+    if abs(off) > 1:
+        return f"it is {'lighter' if off > 0 else 'darker'} than red, by {abs(off):.0f} of 100"
+    if apart < 40:
+        return (f'it is as light as red, but it is too much like it: only {apart:.0f} away in '
+                'a and b')
 
 # %% ../../nbs/course/12_judges_first.ipynb #c317f11d
 def _noise(n, seed=0):
     "Photos of coarse noise, RGB in [0, 1], `(n, 3, 12, 16)`"
-    return torch.rand(n, 3, 3, 4, generator=torch.Generator().manual_seed(seed)).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    return torch.rand(n, 3, 3, 4,
+                      generator=torch.Generator().manual_seed(seed)).repeat_interleave(4,
+                      2).repeat_interleave(4, 3)
 
 @exercise(1, 2, 'Whatever you train: hold it against this.')
 def _(answer):
@@ -41,11 +49,18 @@ def _(answer):
     out = tried(answer, rgb.clone(), like=right)
     is_ = lambda other: (out - other).abs().max() < .01
     if is_(right): return None
-    if is_(ab.abs().sum(1).mean((1, 2))): return '|a| + |b| goes around the corner: the distance in a plane is the straight one'
-    if is_(ab.abs().mean((1, 2, 3))): return 'that is the mean of |a| and |b|: what is the distance of the point (a, b) from (0, 0)?'
-    if is_(ab.square().sum(1).mean((1, 2)).sqrt()): return 'the mean of the distances is asked for, and not the root of the mean of their squares'
-    if is_(lab.norm(dim=1).mean((1, 2))): return 'lightness counts there, too; grey has the right one'
-    return f'for photos of noise it gives about {out.float().mean().item():.2f}, and that is not it: which points, which distance, which mean?'
+    if is_(ab.abs().sum(1).mean((1, 2))):
+        return '|a| + |b| goes around the corner: the distance in a plane is the straight one'
+    if is_(ab.abs().mean((1, 2, 3))):
+        return ('that is the mean of |a| and |b|: what is the distance of the point (a, b) '
+                'from (0, 0)?')
+    if is_(ab.square().sum(1).mean((1, 2)).sqrt()):
+        return ('the mean of the distances is asked for, and not the root of the mean of '
+                'their squares')
+    if is_(lab.norm(dim=1).mean((1, 2))):
+        return 'lightness counts there, too; grey has the right one'
+    return (f'for photos of noise it gives about {out.float().mean().item():.2f}, and that is '
+            'not it: which points, which distance, which mean?')
 
 # %% ../../nbs/course/12_judges_first.ipynb #fd3f884d
 @exercise(1, 3, 'Try it with 0, and with -1.')
@@ -55,40 +70,57 @@ def _(answer):
     for k in (1.7, .4, 0):
         given = lab.clone()
         out = tried(answer, given, k, like=lab)
-        if not torch.equal(given, lab): return 'it changes the tensor that it was given; the caller may still need that: make a new one'
-        if not torch.allclose(out[:, :1], lab[:, :1], atol=1e-3): return 'the lightness has changed, too'
-        if not torch.allclose(out[:, 1:], lab[:, 1:] * k, atol=1e-3): return f'with k = {k} the colours are not {k} times as strong'
+        if not torch.equal(given, lab):
+            return ('it changes the tensor that it was given; the caller may still need that: '
+                    'make a new one')
+        if not torch.allclose(out[:, :1], lab[:, :1], atol=1e-3):
+            return 'the lightness has changed, too'
+        if not torch.allclose(out[:, 1:], lab[:, 1:] * k, atol=1e-3):
+            return f'with k = {k} the colours are not {k} times as strong'
 
 # %% ../../nbs/course/12_judges_first.ipynb #40eca21c
 @exercise(1, 4, 'Now hold two photos out, and see what is left of it there.')
 def _(answer):
-    "the folder of a run of yours that is closer to the truth than grey by a tenth, over the eight bundled photos"
+    """the folder of a run of yours that is closer to the truth than grey by a tenth, over the
+    eight bundled photos"""
     from colorgan.colorizer import digest
     from colorgan.evaluation import evaluate
     from colorgan.nets.weights import bundled_weights, find_weights
     folder = find_weights(answer)
-    if digest(folder) in map(digest, bundled_weights().values()): return 'those are weights of the package: train your own'
+    if digest(folder) in map(digest, bundled_weights().values()):
+        return 'those are weights of the package: train your own'
     e = evaluate(folder, bundled_photos(), size=96, judges=False, device='cpu')
-    if e['ab'] > e['ab_grey']: return f"it is {e['ab']:.1f} off, and grey is {e['ab_grey']:.1f}: it has not learned anything yet"
-    if e['ab'] > .9 * e['ab_grey']: return f"it is {e['ab']:.1f} off, and grey is {e['ab_grey']:.1f}: on the right way, but that is not a tenth"
+    if e['ab'] > e['ab_grey']:
+        return (f"it is {e['ab']:.1f} off, and grey is {e['ab_grey']:.1f}: it has not learned "
+                "anything yet")
+    if e['ab'] > .9 * e['ab_grey']:
+        return (f"it is {e['ab']:.1f} off, and grey is {e['ab_grey']:.1f}: on the right way, "
+                "but that is not a tenth")
 
 # %% ../../nbs/course/12_judges_first.ipynb #d0aa6901
-@exercise(2, 1, 'With squares the answer would be the mean. Make one colour much stronger: which of the two answers moves?')
+@exercise(2, 1,
+          'With squares the answer would be the mean. Make one colour much stronger: which of '
+          'the two answers moves?')
 def _(answer):
     "a function of `values` and their `chances` that returns the value with the smallest average distance"
     dice = torch.Generator().manual_seed(0)
     for n in (2, 3, 5, 8) * 3:
         v, p = torch.randn(n, generator=dice) * 40, torch.rand(n, generator=dice) + .05
         p = p / p.sum()
-        costs, got = ((v - v[:, None]).abs() * p).sum(1), number(tried(answer, v.clone(), p.clone()))
+        costs, got = ((v - v[:, None]).abs() * p).sum(1), number(tried(answer, v.clone(),
+                                                                       p.clone()))
         if (p * (v - got).abs()).sum() <= costs.min() * 1.0001 + 1e-4: continue
         if abs(got - (p * v).sum()) < 1e-3: return 'this is the answer of squared errors'
-        if got == v[p.argmax()]: return 'the most frequent value is not always the cheapest once there are three of them'
-        if got == v.sort().values[(n - 1) // 2] or got == v.median(): return 'the chances must count, too: rare values pull less'
+        if got == v[p.argmax()]:
+            return 'the most frequent value is not always the cheapest once there are three of them'
+        if got == v.sort().values[(n - 1) // 2] or got == v.median():
+            return 'the chances must count, too: rare values pull less'
         return f'of {n} values, another one is at a smaller average distance than {got:.4g}'
 
 # %% ../../nbs/course/12_judges_first.ipynb #f6acb24a
-@exercise(2, 2, 'At T = 1 these are the chances themselves, and the colour is the plain mean; towards 0 the likeliest takes all.')
+@exercise(2, 2,
+          'At T = 1 these are the chances themselves, and the colour is the plain mean; '
+          'towards 0 the likeliest takes all.')
 def _(answer):
     "a function of `chances` and T that returns the weights with which the annealed mean mixes"
     from colorgan.nets.light import AnnealedMean
@@ -99,24 +131,33 @@ def _(answer):
         true, got = AnnealedMean(torch.eye(n), T)(p.log().view(1, n, 1, 1)).flatten(), tried(answer, p.clone(), T, like=p)
         if torch.allclose(got, true, atol=1e-4): continue
         if T == 1: return 'at T = 1 the weights are the chances, unchanged'
-        if abs(got.sum().item() - 1) > 1e-3: return f'weights add up to 1, and at T = {T:g} these add up to {got.sum():.3g}'
-        if got.max() < p.max() and T < 1: return 'a smaller T should give the likeliest more, not less'
+        if abs(got.sum().item() - 1) > 1e-3:
+            return f'weights add up to 1, and at T = {T:g} these add up to {got.sum():.3g}'
+        if got.max() < p.max() and T < 1:
+            return 'a smaller T should give the likeliest more, not less'
         return f'at T = {T:g} the weights are others'
 
 # %% ../../nbs/course/12_judges_first.ipynb #a1ca828c
-@exercise(2, 3, 'Above it the pixel loss has its way and the pepper is painted brown; the usual recipes are well above it, with 100.')
+@exercise(2, 3,
+          'Above it the pixel loss has its way and the pepper is painted brown; the usual '
+          'recipes are well above it, with 100.')
 def _(answer):
-    "the `lam` at which brown (logit -3, distance .20) and red (logit 0, distance .25) cost the generator the same"
+    """the `lam` at which brown (logit -3, distance .20) and red (logit 0, distance .25) cost
+    the generator the same"""
     from colorgan.loss import adv_loss
     adv = adv_loss('vanilla')
     brown, red = (adv.gen(torch.tensor([logit])).item() for logit in (-3., 0.))
     cost = [brown + number(answer) * .20, red + number(answer) * .25]
     if abs(cost[0] - cost[1]) < .02: return
     if number(answer) < 0: return 'a negative rate would reward wrong colours'
-    return f"at this rate the generator pays {cost[0]:.2f} for brown and {cost[1]:.2f} for red: {'the critic' if cost[0] > cost[1] else 'the distance'} still counts for more"
+    return (f"at this rate the generator pays {cost[0]:.2f} for brown and {cost[1]:.2f} for "
+            f"red: {'the critic' if cost[0] > cost[1] else 'the distance'} still counts for "
+            "more")
 
 # %% ../../nbs/course/12_judges_first.ipynb #160af04f
-@exercise(2, 4, 'That is more than the 128 points of its photos: near the middle, each number looks at all of the photo.')
+@exercise(2, 4,
+          'That is more than the 128 points of its photos: near the middle, each number looks '
+          'at all of the photo.')
 def _(answer):
     "how many points of the original photo one number of the critic of `light` looks at, along a side"
     from colorgan.critic import patch_size
@@ -124,63 +165,94 @@ def _(answer):
     r = get_recipe('light-plain')
     side, got = patch_size(r.critic_kw['n_down']), number(answer)
     if got == side * r.critic_at: return
-    if got == side: return 'so many points of what the critic sees; but it does not see the original photo'
-    if got == patch_size(3) or got == patch_size(3) * r.critic_at: return 'this critic halves less often than the one of pix2pix'
+    if got == side:
+        return 'so many points of what the critic sees; but it does not see the original photo'
+    if got == patch_size(3) or got == patch_size(3) * r.critic_at:
+        return 'this critic halves less often than the one of pix2pix'
     return 'that is too few' if got < side * r.critic_at else 'that is too many'
 
 # %% ../../nbs/course/12_judges_first.ipynb #a6c20d93
-@exercise(3, 1, 'In a star field, lightness explains nearly all there is of colour. Would you leave it out? That depends on what you want to colorize.')
+@exercise(3, 1,
+          'In a star field, lightness explains nearly all there is of colour. Would you leave '
+          'it out? That depends on what you want to colorize.')
 def _(answer):
     "a threshold `colour` at which exactly one of the bundled photos is left out"
     from colorgan.photos.screen import measured, reasons
     out = int((reasons(measured(bundled_photos()), colour=number(answer)) != '').sum())
-    if out != 1: return f"with this threshold {'none' if out == 0 else out} of the bundled photos would be left out"
+    if out != 1:
+        return (f"with this threshold {'none' if out == 0 else out} of the bundled photos "
+                "would be left out")
 
 # %% ../../nbs/course/12_judges_first.ipynb #aea5b8b5
-@exercise(3, 2, 'Validation, checkpoints and pictures come on top, and the second stage is slower than the first.')
+@exercise(3, 2,
+          'Validation, checkpoints and pictures come on top, and the second stage is slower '
+          'than the first.')
 def _(answer):
-    "a function of a recipe and of photos a second that returns the minutes that both stages train, with a fifth of the photos held out"
-    for items, first, second, rate in ((10_000, 20, 20, 80.), (5_000, 40, 10, 25.), (800, 0, 40, 110.), (2_000, 30, 0, 60.)):
+    """a function of a recipe and of photos a second that returns the minutes that both stages
+    train, with a fifth of the photos held out"""
+    for items, first, second, rate in ((10_000, 20, 20, 80.), (5_000, 40, 10, 25.),
+                                       (800, 0, 40, 110.), (2_000, 30, 0, 60.)):
         recipe = replace('light-plain', items=items, pretrain_epochs=first, gan_epochs=second)
         true, got = .8 * items * (first + second) / rate / 60, number(tried(answer, recipe, rate))
         if abs(got / true - 1) < .03: continue
         if abs(got / true / 60 - 1) < .03: return 'these are seconds'
         if abs(got / true * .8 - 1) < .03: return 'photos that are held out are not trained on'
-        if abs(got - .8 * items * first / rate / 60) < .03 * true or abs(got - .8 * items * second / rate / 60) < .03 * true: return 'there are two stages'
-        return f'for {items:,} photos, {first} and {second} epochs and {rate:.0f} photos a second, {got:.3g} minutes are not right'
+        if abs(got - .8 * items * first / rate / 60) < .03 * true or abs(got - .8 * items * second / rate / 60) < .03 * true:
+            return 'there are two stages'
+        return (f'for {items:,} photos, {first} and {second} epochs and {rate:.0f} photos a '
+                f'second, {got:.3g} minutes are not right')
 
 # %% ../../nbs/course/12_judges_first.ipynb #9247ac69
-@exercise(3, 3, 'Put it behind a training, and it can tell you while you are away. Look at the sheet, though, before you stop anything.')
+@exercise(3, 3,
+          'Put it behind a training, and it can tell you while you are away. Look at the '
+          'sheet, though, before you stop anything.')
 def _(answer):
-    "a function of a log (a list of dicts) that says whether the critic's loss was below half of log 2, on average over the last three epochs of the stage 'gan'"
+    """a function of a log (a list of dicts) that says whether the critic's loss was below half
+    of log 2, on average over the last three epochs of the stage 'gan'"""
     rng = np.random.default_rng(0)
     first = [dict(stage='pretrain', epoch=i, train_loss=.1, ab_error=12.) for i in range(3)]
-    def log(values): return [dict(stage='gan', epoch=i, critic=float(v), adversarial=.7, ab_error=11.) for i, v in enumerate(values)]
+    def log(values):
+        return [dict(stage='gan', epoch=i, critic=float(v), adversarial=.7, ab_error=11.)
+                for i, v in enumerate(values)]
     fair, won = rng.uniform(.5, .8, 4), rng.uniform(.01, .2, 3)
-    cases = [(fair, False, 'a game that is even'), ([*fair, *won], True, 'a game that the critic has won'),
+    cases = [(fair, False, 'a game that is even'),
+             ([*fair, *won], True, 'a game that the critic has won'),
              ([*won, *fair], False, 'a game that the critic won at first and not in the end'),
-             ([*fair, .1, .6, .6], False, 'one low epoch among the last three'), ([*fair, .1, .1, .5], True, 'a mean of the last three that is low')]
+             ([*fair, .1, .6, .6], False, 'one low epoch among the last three'),
+             ([*fair, .1, .1, .5], True, 'a mean of the last three that is low')]
     for values, true, what in cases:
         try: got = tried(answer, log(values))
         except KeyError as e: return f'a line of the log has no {e}'
         if bool(got) != true: return f'{what} is judged wrongly'
-    try: same = bool(tried(answer, first + log(won))) is True and bool(tried(answer, first + log(fair))) is False
+    try:
+        same = (bool(tried(answer, first + log(won))) is True
+                and bool(tried(answer, first + log(fair))) is False)
     except KeyError as e: return f'the lines of the first stage have no {e}: leave them out'
     if not same: return 'lines of the first stage must not count'
 
 # %% ../../nbs/course/12_judges_first.ipynb #e8630942
-_held_back = dict(critic_lr=-1, critic_warmup=-1, n_critic=-1, n_critic_late=-1, label_smoothing=1, lam=1, gen_lr=1, pretrain_epochs=1)
+_held_back = dict(critic_lr=-1, critic_warmup=-1, n_critic=-1, n_critic_late=-1,
+                  label_smoothing=1, lam=1, gen_lr=1, pretrain_epochs=1)
 
-@exercise(3, 4, 'More photos would help as well: a critic that knows all true photos by heart needs no other skill.')
+@exercise(3, 4,
+          'More photos would help as well: a critic that knows all true photos by heart needs '
+          'no other skill.')
 def _(answer):
-    "a dict of at least two fields and their new values that hold back the critic of `replace('light-plain', critic_lr=.02, critic_warmup=100, n_critic=4)`"
-    if not isinstance(answer, dict): return f"a dict such as {{'ema': .9}} is asked for, and this is of the type {type(answer).__name__}"
+    """a dict of at least two fields and their new values that hold back the critic of
+    `replace('light-plain', critic_lr=.02, critic_warmup=100, n_critic=4)`"""
+    if not isinstance(answer, dict):
+        return (f"a dict such as {{'ema': .9}} is asked for, and this is of the type "
+                f"{type(answer).__name__}")
     strong = replace('light-plain', critic_lr=.02, critic_warmup=100, n_critic=4)
     new = replace(strong, **answer)
     for k in answer:
         was, now = getattr(strong, k), getattr(new, k)
-        if k == 'critic_kw' and (now.get('spectral') or now.get('base', 64) < 64) or k == 'adv_loss' and now in ('lsgan', 'wgan-gp'): continue
+        if k == 'critic_kw' and (now.get('spectral')
+                                 or now.get('base', 64) < 64) or k == 'adv_loss' and now in ('lsgan', 'wgan-gp'):
+            continue
         if k not in _held_back: return f'{k} does not decide who of the two is stronger'
         if (now - was) * _held_back[k] <= 0: return f'{k} = {now} does not hold the critic back'
     if len(answer) < 2: return 'that is a good beginning; find a second one'
-    if new.critic_lr > 10 * new.gen_lr: return 'the critic still takes steps that are more than ten times as long as those of the generator'
+    if new.critic_lr > 10 * new.gen_lr:
+        return ('the critic still takes steps that are more than ten times as long as those '
+                'of the generator')

@@ -82,7 +82,8 @@ class ColourMetrics(LinkedCallback):
         self.run = not hasattr(self.learn, 'lr_finder') and not hasattr(self.learn, 'gather_preds')
         if not self.run: return
         if self.batch is None: self.batch = first_photos(self.dls.valid, self.n)
-        self.ours = [ValueMetric(lambda k=k: self.history[-1][k], f'watched_{k}') for k in self.keys]
+        self.ours = [ValueMetric(lambda k=k: self.history[-1][k], f'watched_{k}')
+                     for k in self.keys]
         self.learn.metrics = self.learn.metrics + L(self.ours)
     def after_batch(self):
         if not (self.training and self.every and self.train_iter % self.every == 0): return
@@ -96,7 +97,8 @@ class ColourMetrics(LinkedCallback):
         "Measure the generator as it is now"
         gen, (x, y) = getattr(self.model, 'gen', self.model), self.batch
         with evaluating(gen):
-            parts = [colour_scores(self.dls.space, a, gen(a), b) for a, b in zip(x.split(32), y.split(32))]
+            parts = [colour_scores(self.dls.space, a, gen(a), b)
+                     for a, b in zip(x.split(32), y.split(32))]
         means = torch.stack([torch.cat([p[k] for p in parts]).mean() for k in self.keys])
         self.history.append(dict(step=self.train_iter, **dict(zip(self.keys, means.tolist()))))
 
@@ -150,9 +152,11 @@ class RunLog(LinkedCallback):
         if time.time() - self.drawn > 5: self.draw()
     def after_epoch(self):
         rec, photos = self.recorder, self.train_iter * self.dls.train.bs
-        metrics = {k: round(float(v), 5) for k, v in zip(rec.metric_names[1:-1], rec.log[1:]) if v is not None}
+        metrics = {k: round(float(v), 5) for k, v in zip(rec.metric_names[1:-1], rec.log[1:])
+                   if v is not None}
         lr, seconds = self.opt.hypers[-1]['lr'], round(self.clock.spent, 1)
-        self.folder.add_to_log(dict(stage=self.stage, epoch=self.epoch, steps=self.train_iter, photos=photos,
+        self.folder.add_to_log(dict(stage=self.stage, epoch=self.epoch, steps=self.train_iter,
+                                    photos=photos,
                                     seconds=seconds, lr=lr, **metrics))
         if time.time() - self.curved > 20:
             save_image(loss_curves(self.folder.path), self.folder.path/'curves.png')
@@ -162,7 +166,8 @@ class RunLog(LinkedCallback):
         "Write where the training is"
         self.reported, share, spent = time.time(), self.clock.share(), self.clock.spent
         photos = self.train_iter * self.dls.train.bs
-        self.folder.report(stage=self.stage, epoch=self.epoch, epochs=None if self.clock.minutes else self.n_epoch,
+        self.folder.report(stage=self.stage, epoch=self.epoch,
+                           epochs=None if self.clock.minutes else self.n_epoch,
                            validating=not self.training, batch=self.iter + 1, batches=self.n_iter,
                            share=round(share, 4), spent=round(spent, 1),
                            left=round(spent * (1 / share - 1)) if share else None,
@@ -190,7 +195,8 @@ class Finite(Callback):
     def look(self):
         "Check the losses since the last look"
         steps, self.steps = self.steps, []
-        all_finite = not steps or torch.stack([loss for _, loss, _, _ in steps]).isfinite().all().item()
+        all_finite = (not steps
+                      or torch.stack([loss for _, loss, _, _ in steps]).isfinite().all().item())
         if not all_reduce_max(not all_finite): return
         self.bad, loss, xb, yb = next((s for s in steps if not s[1].isfinite()), steps[-1])
         if not rank():
@@ -201,7 +207,8 @@ class Finite(Callback):
 # %% ../../nbs/engine/01_callbacks.ipynb #f0beb532
 def tracker_names(track) -> list: # None, a name, several with commas, or a list of such
     "The trackers that are asked for; raises `ColorganError` if one does not exist, or is not installed"
-    names = [n.strip() for part in ([track] if isinstance(track, str) else track or []) for n in part.split(',')]
+    names = [n.strip() for part in ([track] if isinstance(track, str) else track or [])
+             for n in part.split(',')]
     for n in names:
         if n not in ('tensorboard', 'wandb', 'csv'):
             raise ColorganError(f'there is no tracker {n!r}: choose among tensorboard, wandb, csv')
@@ -214,7 +221,8 @@ class TableLogger(CSVLogger):
     "fastai's table of epochs; after a resume the lines up to the checkpoint stay"
     def __init__(self, path): super().__init__(path.absolute())
     def before_fit(self):
-        self.old = self.fname.read_text(encoding='utf-8').splitlines(True)[1:] if self.fname.exists() else []
+        self.old = (self.fname.read_text(encoding='utf-8').splitlines(True)[1:]
+                    if self.fname.exists() else [])
         super().before_fit()
     def before_epoch(self):
         self.file.writelines(line for line in self.old if int(line.split(',')[0]) < self.epoch)
@@ -262,7 +270,8 @@ def wandb_callback():
     from fastai.callback.wandb import WandbCallback, wandb
     class Wandb(WandbCallback):
         def before_fit(self):
-            self.learn.gather_args = dict # no walk through all objects: the run is described already
+            # no walk through all objects: the run is described already
+            self.learn.gather_args = dict
             super().before_fit()
             del self.learn.gather_args
         def show(self, sheet): wandb.log({'samples': wandb.Image(sheet)}, step=self._wandb_step)
@@ -275,7 +284,8 @@ def tracked(names, # of `tracker_names`
             config): # plain data that describes it
     "Inside, the trackers are open; yields a function from a stage to their callbacks"
     def callbacks(stage):
-        made = dict(tensorboard=lambda: tensorboard_callback(folder/'tensorboard'/stage), wandb=wandb_callback,
+        made = dict(tensorboard=lambda: tensorboard_callback(folder/'tensorboard'/stage),
+                    wandb=wandb_callback,
                     csv=lambda: TableLogger(folder/f'{stage}.csv'))
         return [make() for name, make in made.items() if name in names]
     if 'wandb' not in names: yield callbacks

@@ -44,7 +44,8 @@ def learner_state(learn, # a `Learner`
     "All of a learner that its next step, and its next report, depend on"
     smooth, loss = learn.recorder.smooth_loss, learn.loss_func
     opt = [dict(learn.opt.state[p]) for ps in learn.opt.param_lists for p in ps]
-    state = dict(model=learn.model.state_dict(), opt=opt, train_iter=learn.train_iter, pct_train=learn.pct_train,
+    state = dict(model=learn.model.state_dict(), opt=opt, train_iter=learn.train_iter,
+                 pct_train=learn.pct_train,
                  smooth=(smooth.val, smooth.count), dice=rng_state())
     if ema: state['ema'] = (ema.average, ema.steps)
     if getattr(learn, 'scaler', None): state['scaler'] = learn.scaler.state_dict()
@@ -59,11 +60,13 @@ def restore_weights(learn, # a `Learner`
     "Put weights, averages and scale back, in `before_fit`"
     learn.model.load_state_dict(state['model'])
     for p, s in zip((p for ps in learn.opt.param_lists for p in ps), state['opt']):
-        learn.opt.state[p] = {k: v.to(p.device) if isinstance(v, torch.Tensor) else v for k, v in s.items()}
+        learn.opt.state[p] = {k: v.to(p.device) if isinstance(v, torch.Tensor) else v
+                              for k, v in s.items()}
     if ema:
         average, ema.steps = state['ema']
         for a, b in zip(ema.average, average): a.copy_(b)
-    if 'scaler' in state and getattr(learn, 'scaler', None): learn.scaler.load_state_dict(state['scaler'])
+    if 'scaler' in state and getattr(learn, 'scaler', None):
+        learn.scaler.load_state_dict(state['scaler'])
 
 def restore_place(learn, # a `Learner`
                   state, # of `learner_state`
@@ -104,10 +107,12 @@ class Checkpoints:
         while self.room() < out.tell() and len(self.files()) > 1: self.drop(len(self.files()) - 1)
         try:
             if self.room() < out.tell():
-                raise ColorganError(f'{out.tell() >> 20} MB are needed and {self.room() >> 20} MB are free')
+                raise ColorganError(f'{out.tell() >> 20} MB are needed and '
+                                    f'{self.room() >> 20} MB are free')
             write_flushed(self.folder/f'{number:010}.pt', out.getbuffer())
         except ColorganError as e:
-            print(f'No checkpoint could be written ({e}); training goes on. Free some room on the disk.')
+            print(f'No checkpoint could be written ({e}); training goes on. Free some room on '
+                  'the disk.')
         self.drop(self.keep)
 
 # %% ../../nbs/engine/02_checkpoint.ipynb #aa66390e
@@ -165,7 +170,9 @@ class CheckpointCallback(LinkedCallback):
         self.clock, self.stop, self.ema, self.average = clock, stop, ema, average
         self.needs = [cb for cb in (clock, stop, ema, average) if cb]
         self.last, self.first = time.time(), (state['epoch'], state['batch']) if state else (0, 0)
-    def due(self): return not rank() and (self.stop.stopped or time.time() - self.last >= self.minutes * 60)
+    def due(self):
+        return (not rank()
+                and (self.stop.stopped or time.time() - self.last >= self.minutes * 60))
     def write(self, epoch, batch):
         "Write the state from which `batch` of `epoch` comes next"
         state = dict(stage=self.stage, epoch=epoch, batch=batch, spent=self.clock.spent,

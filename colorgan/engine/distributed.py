@@ -73,7 +73,8 @@ def broadcast_first(f): # a function without arguments
 # %% ../../nbs/engine/06_distributed.ipynb #9a6b3a2d
 class _Shard:
     "The photos of a loader, of whose batches this process reads its part"
-    def __init__(self, photos): self.photos, self.rank, self.world_size = photos, rank(), world_size()
+    def __init__(self, photos):
+        self.photos, self.rank, self.world_size = photos, rank(), world_size()
     def __getattr__(self, name):
         if name == 'photos': raise AttributeError(name)
         return getattr(self.photos, name)

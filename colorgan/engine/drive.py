@@ -39,7 +39,8 @@ class Mirror(threading.Thread):
         self.away, self.closing = False, threading.Event()
     def files(self) -> dict: # name: size and time
         "What should be there: checkpoints first, then the model, then the rest"
-        fs = [f for f in self.near.rglob('*') if f.is_file() and f.suffix != '.part' and f.name[0] != '.']
+        fs = [f for f in self.near.rglob('*') if f.is_file() and f.suffix != '.part'
+              and f.name[0] != '.']
         first = {'.pt': 0, '.safetensors': 1}
         fs.sort(key=lambda f: (first.get(f.suffix, 2), f.name))
         return {f.relative_to(self.near): self.stamp(f) for f in fs}
@@ -102,7 +103,8 @@ def bring_back(far, near):
     far, near = Path(far), Path(near)
     there, here, progress = settings_of(far), settings_of(near), RunFolder(far).progress()
     if not there: return
-    far_was, near_was = ({k: v for k, v in d.items() if k not in ('finished', 'versions')} for d in (there, here))
+    far_was, near_was = ({k: v for k, v in d.items() if k not in ('finished', 'versions')}
+                         for d in (there, here))
     if here and far_was != near_was:
         raise ColorganError(f'{far} holds another run than {near}: give the run another name')
     age = time.time() - progress.get('time', 0)
@@ -121,14 +123,16 @@ def places(out, # the run's folder, as it was asked for
            drive=None, # a folder that lasts: the run is copied there under its name
            mount='/content/drive', # where Drive is on Colab
            local=None): # where runs are written that were asked for on Drive; None: among the temporary files
-    "Where the run is written, and where it is copied to or None; a run that belongs on Drive is written elsewhere"
+    """Where the run is written, and where it is copied to or None; a run that belongs on Drive
+    is written elsewhere"""
     out, mount = Path(out), Path(mount)
     if drive: return out, Path(drive)/out.name
     if not out.absolute().is_relative_to(mount): return out, None
     if not (mount/'MyDrive').is_dir():
         raise ColorganError(f'Drive is not mounted at {mount}: '
                             'mount it first, or give a folder on the local disk')
-    return Path(local or Path(tempfile.gettempdir())/'colorgan')/out.absolute().relative_to(mount), out
+    return Path(local
+                or Path(tempfile.gettempdir())/'colorgan')/out.absolute().relative_to(mount), out
 
 # %% ../../nbs/engine/04_drive.ipynb #550797aa
 @contextmanager
@@ -152,7 +156,8 @@ def mirrored(out, # the run's folder
 def workspace(name='colorgan', # name of the folder
               drive='/content/drive', # where Drive is mounted on Colab
              ) -> Path: # the folder, made if it was missing
-    "A folder that lasts, or a local one if Drive cannot be mounted; raises `ColorganError` if it cannot be made"
+    """A folder that lasts, or a local one if Drive cannot be mounted; raises `ColorganError`
+    if it cannot be made"""
     root = Path(os.environ.get('COLORGAN_HOME', Path.home()))
     try:
         from google.colab import drive as colab

@@ -33,7 +33,8 @@ class AnyDeviceMixedPrecision(MixedPrecision):
     def before_fit(self):
         device, amp = self.dls.device, self.amp_mode.value
         self.autocast = autocast(device, amp)
-        self.learn.scaler, self.scales = torch.amp.GradScaler(device.type, enabled=amp == 'fp16'), []
+        self.learn.scaler, self.scales = torch.amp.GradScaler(device.type,
+                                                              enabled=amp == 'fp16'), []
 
 # %% ../../nbs/engine/05_fast.ipynb #29677b61
 def best_precision(device, # torch device
@@ -43,9 +44,11 @@ def best_precision(device, # torch device
     if device.type == 'cuda':
         return 'bf16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'fp16'
     if device.type != 'cpu' or gen is None: return 'fp32'
-    native = any(getattr(torch.cpu, f'_is_{what}_supported', bool)() for what in ('avx512_bf16', 'amx_tile'))
+    native = any(getattr(torch.cpu, f'_is_{what}_supported', bool)()
+                 for what in ('avx512_bf16', 'amx_tile'))
     by_channel = any(m.groups > 1 for m in gen.modules() if isinstance(m, torch.nn.Conv2d))
-    return 'bf16' if native and not by_channel and sum(p.numel() for p in gen.parameters()) > 1e7 else 'fp32'
+    return ('bf16' if native and not by_channel
+            and sum(p.numel() for p in gen.parameters()) > 1e7 else 'fp32')
 
 # %% ../../nbs/engine/05_fast.ipynb #70c56d5d
 def precision(device, # torch device
@@ -102,7 +105,8 @@ def largest_bs(step, # function of a batch size, which makes a step with it
     try: return find_executable_batch_size(tried, next(left), lambda: next(left))()
     except RuntimeError as e:
         if 'reached zero' not in str(e): raise
-        raise ColorganError('not even a batch of one photo fits into the memory: train at a smaller size') from None
+        raise ColorganError('not even a batch of one photo fits into the memory: train at a '
+                            'smaller size') from None
 
 # %% ../../nbs/engine/05_fast.ipynb #11ce03eb
 def auto_bs(recipe, # a `Recipe`, whose own batch size is taken on a processor

@@ -47,7 +47,9 @@ class RunFolder:
         except (OSError, ValueError): return {}
     def report(self, **progress):
         "Write `progress.json`, with this machine's name and the time"
-        write_whole(self._progress, json.dumps(progress | dict(host=platform.node(), time=time.time())).encode())
+        write_whole(self._progress,
+                    json.dumps(progress | dict(host=platform.node(),
+                                               time=time.time())).encode())
 
     @contextmanager
     def locked(self):
@@ -77,7 +79,8 @@ class RunFolder:
         "What has become of the run; raises `ColorganError` if the folder holds none"
         settings, progress = self.settings(), self.progress()
         if not settings:
-            raise ColorganError(f'{self.path} holds no run: give the folder that `colorgan train --out` made')
+            raise ColorganError(f'{self.path} holds no run: give the folder that `colorgan '
+                                'train --out` made')
         age = time.time() - progress.get('time', self._json.stat().st_mtime)
         elsewhere = progress.get('host') not in (None, platform.node())
         if settings.get('finished'): return 'finished', age
@@ -128,13 +131,15 @@ def _where(p, running):
     epoch = f"epoch {p['epoch'] + 1}" + (f" of {p['epochs']}" if p.get('epochs') else '')
     batch = f"{'validation ' if p.get('validating') else ''}batch {p['batch']} of {p['batches']}"
     rate = f", {p['photos_per_s']:.0f} photos/s" if p.get('photos_per_s') else ''
-    left = f", about {duration(p['left'])} left of this stage" if running and p.get('left') is not None else ''
+    left = (f", about {duration(p['left'])} left of this stage" if running
+            and p.get('left') is not None else '')
     stage = f"stage {p['stage']} ({_stage_names[p['stage']]})"
     return f"{stage}, {epoch}, {batch}; {p['share']:.0%} of the stage{rate}{left}"
 
 # %% ../../nbs/engine/03_folder.ipynb #f4652a1c
 def interrupted_runs(folder) -> list: # of paths, the one that was heard of last first
     "The runs in a folder that were interrupted"
-    states = {path.parent: RunFolder(path.parent).state() for path in Path(folder).glob('*/run.json')}
+    states = {path.parent: RunFolder(path.parent).state()
+              for path in Path(folder).glob('*/run.json')}
     interrupted = [run for run, (state, _) in states.items() if state == 'interrupted']
     return sorted(interrupted, key=lambda run: states[run][1])

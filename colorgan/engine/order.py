@@ -13,10 +13,13 @@ from ..core import ColorganError
 
 # %% ../../nbs/engine/07_order.ipynb #b6360a8d
 _table = [ # order, callback, what it does and why there
-    (-100, 'StartAt', 'after a resume: skips the epochs that are done, before any other callback hears of them'),
+    (-100, 'StartAt',
+     'after a resume: skips the epochs that are done, before any other callback hears of them'),
     (-10, '[TrainEvalCallback]', 'moves the model to its device, sets training mode, counts steps'),
-    (-9, 'DistributedAverage', 'the model is on its device: same weights everywhere; averages gradients first'),
-    (-6, 'FrozenNorms', 'the model went into training mode: norms go back to their running statistics'),
+    (-9, 'DistributedAverage',
+     'the model is on its device: same weights everywhere; averages gradients first'),
+    (-6, 'FrozenNorms',
+     'the model went into training mode: norms go back to their running statistics'),
     (-5, 'Turns', 'says who plays before anything is predicted'),
     (-1, '[ChannelsLast]', 'memory layout'),
     (5, 'Sizes', 'changes the batch first: smaller photos make all that follows cheaper'),
@@ -28,12 +31,16 @@ _table = [ # order, callback, what it does and why there
     (45, 'ColourMetrics', 'adds its metrics before the recorder asks for their names and values'),
     (50, '[QuietRecorder]', 'the metrics of an epoch; trackers follow at 51'),
     (60, '[QuietProgress]', 'the progress bar'),
-    (65, 'RunLog', 'line, sheet, best weights: all metrics are known, and the model still holds the average'),
+    (65, 'RunLog',
+     'line, sheet, best weights: all metrics are known, and the model still holds the average'),
     (68, 'EMA', 'after a validation, puts the live weights back when all others have looked'),
-    (70, 'Clock', 'ends the stage when time is up; a batch after which it ends is not checked or saved any more'),
+    (70, 'Clock',
+     'ends the stage when time is up; a batch after which it ends is not checked or saved any '
+     'more'),
     (71, 'Schedule', 'the learning rate, from the clock'),
     (94, 'Finite', 'stops at a loss that is not finite, before a checkpoint could be written'),
-    (95, 'CheckpointCallback', 'restores on top of what the others have prepared; saves when they are through'),
+    (95, 'CheckpointCallback',
+     'restores on top of what the others have prepared; saves when they are through'),
     (97, 'Interruptible', 'stops after Ctrl-C, when the checkpoint is written')]
 
 def order_of(name) -> int: # of a callback's class
@@ -42,7 +49,8 @@ def order_of(name) -> int: # of a callback's class
 
 # %% ../../nbs/engine/07_order.ipynb #20abd3fd
 class LinkedCallback(Callback):
-    "A callback that works with other callbacks, which it is given; `fit` refuses to start without one of them"
+    """A callback that works with other callbacks, which it is given; `fit` refuses to start
+    without one of them"""
     needs = () # the callbacks that must be part of the learner
     def __call__(self, event_name):
         if event_name == 'before_fit':

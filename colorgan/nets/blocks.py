@@ -60,8 +60,10 @@ class AttentionBlock(nn.Module):
             nn.init.zeros_(m.bias)
     def forward(self, x):
         n, c, h, w = x.shape
-        q, k, v = self.qkv(x).reshape(n, 3, self.heads, c // self.heads, h * w).transpose(-1, -2).unbind(1)
-        x = x + self.proj(F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(n, c, h, w))
+        q, k, v = self.qkv(x).reshape(n, 3, self.heads, c // self.heads,
+                                      h * w).transpose(-1, -2).unbind(1)
+        x = (x
+             + self.proj(F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(n, c, h, w)))
         return x + self.mlp(x)
 
 # %% ../../nbs/nets/00_blocks.ipynb #b67d84f3
@@ -75,8 +77,10 @@ class SelfAttention(nn.Module):
         self.out, self.gamma = nn.Conv2d(c // 2, c, 1), nn.Parameter(torch.zeros(1))
     def forward(self, x):
         regions = F.max_pool2d(x, self.pool) if self.pool > 1 else x
-        q, k, v = (t.flatten(2).transpose(1, 2)[:, None] for t in (self.q(x), self.k(regions), self.v(regions)))
-        y = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).reshape(x.shape[0], -1, *x.shape[-2:])
+        q, k, v = (t.flatten(2).transpose(1, 2)[:, None]
+                   for t in (self.q(x), self.k(regions), self.v(regions)))
+        y = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2).reshape(x.shape[0],
+            -1, *x.shape[-2:])
         return x + self.gamma * self.out(y)
 
 # %% ../../nbs/nets/00_blocks.ipynb #dfb75724

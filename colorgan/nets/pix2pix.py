@@ -16,10 +16,13 @@ from .blocks import init_normal, norm_layer
 
 # %% ../../nbs/nets/02_pix2pix.ipynb #1eccfd4c
 def _down(ni, no, norm, first, last):
-    "Halve the sides. The outermost layer has no activation in front; neither it nor the innermost is normalised."
+    """Halve the sides. The outermost layer has no activation in front; neither it nor the
+    innermost is normalised."""
     act = [] if first else [nn.LeakyReLU(.2)]
     after = [] if first or last else [norm_layer(norm, no)]
-    return nn.Sequential(*act, nn.Conv2d(ni, no, 4, 2, 1, bias=first or last or norm != 'batch'), *after)
+    return nn.Sequential(*act,
+                         nn.Conv2d(ni, no, 4, 2, 1, bias=first or last or norm != 'batch'),
+                         *after)
 
 def _up(ni, no, norm, dropout, slope):
     "Double the sides"
@@ -35,10 +38,12 @@ class Pix2PixUnet(nn.Module):
         self.multiple = 2**n_down
         c = [min(base * 2**i, base * 8) for i in range(n_down)]
         down = enumerate(zip([1, *c], c))
-        self.downs = nn.ModuleList(_down(ni, no, norm, i == 0, i == n_down - 1) for i, (ni, no) in down)
+        self.downs = nn.ModuleList(_down(ni, no, norm, i == 0, i == n_down - 1)
+                                   for i, (ni, no) in down)
         ins = [c[-1], *(2 * o for o in c[-2:0:-1])] # all but the first get a skip as well
         up = enumerate(zip(ins, c[-2::-1]))
-        self.ups = nn.ModuleList(_up(ni, no, norm, dropout if 0 < i < 4 else 0., slope) for i, (ni, no) in up)
+        self.ups = nn.ModuleList(_up(ni, no, norm, dropout if 0 < i < 4 else 0., slope)
+                                 for i, (ni, no) in up)
         self.last = nn.Sequential(nn.LeakyReLU(slope),
                                   nn.ConvTranspose2d(2 * c[0], n_out, 4, 2, 1), nn.Tanh())
     def forward(self, x):

@@ -41,7 +41,8 @@ def save_model(folder, # the model folder; made if missing
               ) -> Path: # the folder
     "Write `model.safetensors` and `model.json`; raises `ColorganError` if the folder cannot be written"
     from safetensors.torch import save
-    folder, info = make_folder(folder), dict(recipe=dataclasses.asdict(recipe), **meta, versions=versions())
+    folder, info = make_folder(folder), dict(recipe=dataclasses.asdict(recipe), **meta,
+                                             versions=versions())
     text = json.dumps(info, indent=1) + '\n'
     write_whole(folder/'model.safetensors', save(tensors_of(gen, fp16), metadata={'format': 'pt'}))
     write_whole(folder/'model.json', text.encode())
@@ -88,7 +89,8 @@ def find_weights(weights, # a model folder, a run, a `model.safetensors`, a bund
     if not p.exists(): raise ColorganError(f'there are no weights at {p}: {known}')
     d = p.parent if p.is_file() else p
     missing = ' and '.join(f for f in ('model.safetensors', 'model.json') if not (d/f).is_file())
-    raise ColorganError(f'{d} holds no trained model: {missing} missing (a run holds its model once a stage '
+    raise ColorganError(f'{d} holds no trained model: {missing} missing (a run holds its '
+                        'model once a stage '
                         'is finished)')
 
 # %% ../../nbs/nets/05_weights.ipynb #48b7800c
@@ -124,7 +126,8 @@ def fill(gen, # a generator
          what='these weights', # how an error calls them
          new=(), # beginnings of names: if `state` has none of a part's tensors, the generator keeps its own
         ):
-    "Copy `state` into `gen` if every name and shape fits; else raise `ColorganError` with the first that does not"
+    """Copy `state` into `gen` if every name and shape fits; else raise `ColorganError` with
+    the first that does not"""
     own = gen.state_dict()
     kept = tuple(n for n in new if not any(k.startswith(n) for k in state))
     odd = [k for k in own if k not in state and not k.startswith(kept)]
@@ -161,22 +164,27 @@ def blend(weights, # a model, as `find_weights` takes them
     gen, state = load_model(other), load_tensors(weights)
     first = {k: t.detach().clone() for k, t in gen.state_dict().items()}
     fill(gen, state, f'the weights in {find_weights(weights)}')
-    return fill(gen, {k: t.lerp(first[k], share) if t.is_floating_point() else first[k] for k, t in state.items()})
+    return fill(gen,
+                {k: t.lerp(first[k], share) if t.is_floating_point() else first[k]
+                 for k, t in state.items()})
 
 # %% ../../nbs/nets/05_weights.ipynb #794a8318
-_SCORES = {'ab': ('mean ab distance', 'grey'), 'psnr': ('PSNR, dB', 'grey'), 'de2000': ('CIEDE2000', 'grey'),
+_SCORES = {'ab': ('mean ab distance', 'grey'), 'psnr': ('PSNR, dB', 'grey'),
+           'de2000': ('CIEDE2000', 'grey'),
            'cf': ('colourfulness', 'truth'),
            'frechet': ('Fréchet (Lite0)', 'grey')}
 
 def _score_table(scores: dict, # name of a set of photos: what `evaluate` returned for it
                 ) -> str: # Markdown
-    "The scores of one model on several sets, with the 95 % intervals of ab, next to those of grey or of the truth"
+    """The scores of one model on several sets, with the 95 % intervals of ab, next to those of
+    grey or of the truth"""
     head = ['photos', 'n', *(f'{name} ({beside})' for name, beside in _SCORES.values())]
     rows = [head, ['---'] * len(head)]
     for name, r in scores.items():
         cell = lambda k, r=r: f"{r[k]:.2f} ({r[f'{k}_{_SCORES[k][1]}']:.2f})" if k in r else ''
         ab = '{:.2f} to {:.2f}'.format(*r['ci']['ab'])
-        rows.append([name, str(r['n']), cell('ab').replace(' (', f', {ab} ('), *(cell(k) for k in list(_SCORES)[1:])])
+        rows.append([name, str(r['n']), cell('ab').replace(' (', f', {ab} ('),
+                     *(cell(k) for k in list(_SCORES)[1:])])
     return '\n'.join('| ' + ' | '.join(r) + ' |' for r in rows)
 
 # %% ../../nbs/nets/05_weights.ipynb #26a13343
@@ -232,8 +240,10 @@ def model_card(weights, # a model folder, a run, or the name of bundled weights
               ) -> str: # Markdown
     "The card of a model: `about`, `data` and `command` come from its `model.json`"
     info, folder = read_model_json(weights), find_weights(weights)
-    facts = {k: info.get(k) or f'(its `model.json` has no `{k}`)' for k in ('about', 'data', 'command')}
-    return _CARD.format(name=name or folder.name, recipe=info['recipe'].name, source=info['recipe'].source,
+    facts = {k: info.get(k) or f'(its `model.json` has no `{k}`)'
+             for k in ('about', 'data', 'command')}
+    return _CARD.format(name=name or folder.name, recipe=info['recipe'].name,
+                        source=info['recipe'].source,
                         scores=_score_table(scores),
                         limits=f'{limits}\n\n{_LIMITS}'.strip(), **facts)
 

@@ -6,7 +6,7 @@ Docs: https://colorgan.github.io/colorgan/photos/crops.html.md"""
 
 # %% auto #0
 __all__ = ['dice', 'crop_box', 'middle_box', 'cut', 'mirrored', 'resample', 'resample_bytes', 'from_bytes', 'each_photo',
-           'lab_of_bytes', 'encode_bytes']
+           'encode_bytes']
 
 # %% ../../nbs/photos/05_crops.ipynb #3453f41c
 import os
@@ -34,7 +34,8 @@ def crop_box(w, h, # size of the photo, or arrays of sizes
              area=(.4, 1.), # share of the largest crop of that aspect
              ratio=(3/4, 4/3), # width divided by height
             ) -> tuple: # x, y, width and height of the crop, in pixels of the photo, as floats
-    "A random crop: one with a random aspect that fits the short side, shrunk to a random share of its area, anywhere within the photo"
+    """A random crop: one with a random aspect that fits the short side, shrunk to a random
+    share of its area, anywhere within the photo"""
     r = np.exp(np.log(ratio[0]) + u[..., 1] * np.log(ratio[1] / ratio[0]))
     shrink = np.sqrt(area[0] + u[..., 0] * (area[1] - area[0]))
     bh = np.minimum(1, 1 / r) * np.minimum(w, h) * shrink
@@ -54,7 +55,9 @@ def cut(im, # PIL image
        ) -> np.ndarray: # uint8 of shape `(size, size, 3)`
     "The part `box` of a photo, resized to a square of bytes. Photos smaller than `size` are enlarged."
     x, y, w, h = box
-    return np.asarray(im.resize((size, size), Image.BILINEAR, (x, y, min(x + w, im.width), min(y + h, im.height)), reducing_gap=2.))
+    return np.asarray(im.resize((size, size), Image.BILINEAR,
+                                (x, y, min(x + w, im.width), min(y + h, im.height)),
+                                reducing_gap=2.))
 
 # %% ../../nbs/photos/05_crops.ipynb #9820b700
 def mirrored(rgb, # photos of shape `(n, 3, h, w)`
@@ -85,15 +88,18 @@ def resample_bytes(windows, # uint8 of shape `(s, s, 3)`
                    size, # side of the result
                   ): # uint8 of shape `(3, size, size)`
     "One photo's crop, resized and where asked mirrored, without leaving bytes"
-    x, y, w, h = (int(v) for v in np.concatenate([np.round(box[:2]), np.maximum(np.round(box[2:]), 1)]))
+    x, y, w, h = (int(v) for v in np.concatenate([np.round(box[:2]),
+                                                  np.maximum(np.round(box[2:]), 1)]))
     rgb = windows[y:y + h, x:x + w].permute(2, 0, 1)
-    if rgb.shape[1:] != (size, size): rgb = F.interpolate(rgb[None], (size, size), mode='bilinear', antialias=True)[0]
+    if rgb.shape[1:] != (size, size):
+        rgb = F.interpolate(rgb[None], (size, size), mode='bilinear', antialias=True)[0]
     return rgb.flip(-1) if mirror else rgb
 
 # %% ../../nbs/photos/05_crops.ipynb #f4ed5c2f
 @lru_cache(maxsize=1)
 def _tables(n=65535):
-    "Linear light of a byte; matrix from linear RGB to XYZ over white, times `n`; and the root of Lab in the middle of n + 1 steps from 0 to 1"
+    """Linear light of a byte; matrix from linear RGB to XYZ over white, times `n`; and the
+    root of Lab in the middle of n + 1 steps from 0 to 1"""
     t = (np.arange(n + 1) + .5) / n
     t[[0, -1]] = 0, 1
     return gamma_table(), (XYZ_FROM_RGB / WHITE[:, None] * n).astype(np.float32), lab_root(t).astype(np.float32)
@@ -102,9 +108,13 @@ def _tables(n=65535):
 @lru_cache(maxsize=4)
 def _from_roots(space=None):
     "Matrix and offset from the roots of XYZ to Lab, or to the `y` of a space that is linear in Lab"
-    matrix, offset = np.array([[0, 116, 0], [500, -500, 0], [0, 200, -200.]]), np.array([[-16], [0], [0.]])
+    matrix, offset = np.array([[0, 116, 0], [500, -500, 0],
+                               [0, 200, -200.]]), np.array([[-16], [0], [0.]])
     if space is not None:
-        y = space.encode(None, torch.cat([torch.zeros(3, 1), torch.eye(3)], 1).T.reshape(4, 3, 1, 1))[1].plain().double().numpy()[..., 0, 0]
+        y = space.encode(None,
+                         torch.cat([torch.zeros(3, 1), torch.eye(3)],
+                                   1).T.reshape(4, 3, 1, 1))[1].plain().double().numpy()[...,
+                                   0, 0]
         scale = (y[1:] - y[0]).T
         matrix, offset = scale @ matrix, scale @ offset + y[0][:, None]
     return matrix.astype(np.float32), offset.astype(np.float32)
@@ -127,7 +137,8 @@ def from_bytes(rgb, # uint8 of shape `(3, h, w)`
 def _pool(pid): return ThreadPoolExecutor(cores())
 def each_photo(f, *args) -> list:
     "`f` of the photos of a batch, on all cores"
-    return list(_pool(os.getpid()).map(f, *args)) if torch.get_num_threads() > 1 else list(map(f, *args))
+    return (list(_pool(os.getpid()).map(f, *args)) if torch.get_num_threads() > 1
+            else list(map(f, *args)))
 
 # %% ../../nbs/photos/05_crops.ipynb #8444cf8f
 def lab_of_bytes(rgb, # uint8 of shape `(n, 3, h, w)`, on the CPU

@@ -105,7 +105,8 @@ class _Progress:
         now = time.perf_counter()
         if self.show and (now - self.shown > .1 or self.done == self.total):
             self.shown, bar = now, '█' * (30 * self.done // self.total)
-            print(f'\r{bar:░<30} {self.done}/{self.total}  {self.rate():.1f} photos/s ', end='', file=sys.stderr,
+            print(f'\r{bar:░<30} {self.done}/{self.total}  {self.rate():.1f} photos/s ',
+                  end='', file=sys.stderr,
                   flush=True)
     def rate(self): return self.done / max(1e-9, time.perf_counter() - self.start)
     def close(self):
@@ -127,7 +128,8 @@ class _Album:
         self.colorizer = colorizer
         self.saturation, self.hints = saturation, hints
         self.quality, self.subsampling = quality, subsampling
-        self.turn = None if isinstance(colorizer.net, OnnxNet) else Lock() # others are not made for several threads
+        # others are not made for several threads
+        self.turn = None if isinstance(colorizer.net, OnnxNet) else Lock()
     def page(self, photo):
         "A page in colour"
         image, = self.colorizer.images([photo], self.saturation, self.hints, turn=self.turn)
@@ -147,7 +149,8 @@ def _succeeded(future, job, report):
         return True
     except ColorganError as e: report.failed.append(str(e))
     except (OSError, MemoryError, ValueError) as e:
-        report.failed.append(f"{label(job.src)} could not be colorized: {' '.join(str(e).split()) or type(e).__name__}")
+        report.failed.append(f"{label(job.src)} could not be colorized: "
+                             f"{' '.join(str(e).split()) or type(e).__name__}")
     return False
 
 # %% ../../nbs/use/00_album.ipynb #e644f28a
@@ -161,14 +164,17 @@ def _run(album, jobs, report, bar, most=64, pixels=24e6):
     try:
         for j in jobs:
             n = _pixels(j)
-            while under_way and (len(under_way) == most or n + sum(k for *_, k in under_way) > pixels): finish()
+            while under_way and (len(under_way) == most
+                                 or n + sum(k for *_, k in under_way) > pixels):
+                finish()
             under_way.append((j, pool.submit(album.save, j), n))
         while under_way: finish()
     finally: pool.shutdown(cancel_futures=True)
 
 # %% ../../nbs/use/00_album.ipynb #0f178205
 def _for_many(colorizer):
-    "The colorizer, its network with a single thread if it is an ONNX file, for photos that are colorized side by side"
+    """The colorizer, its network with a single thread if it is an ONNX file, for photos that
+    are colorized side by side"""
     many = copy(colorizer)
     if isinstance(many.net, OnnxNet): many.net = OnnxNet(many.net.path, threads=1)
     return many
@@ -198,7 +204,8 @@ def colorize_files(inputs, # photos, folders and zips: a path or a list of paths
     jobs, report = _plan(inputs, out, format, suffix), Report()
     if hints and len(jobs) > 1:
         raise ColorganError(f'hints are for one photo, and there are {len(jobs)}')
-    todo = jobs if overwrite or [j.dst for j in jobs] == [Path(out)] else [j for j in jobs if not j.dst.exists()]
+    todo = (jobs if overwrite or [j.dst for j in jobs] == [Path(out)]
+            else [j for j in jobs if not j.dst.exists()])
     report.there = len(jobs) - len(todo)
     if not todo: return report
     colorizer = weights if isinstance(weights, Colorizer) else Colorizer(weights, size, device)

@@ -27,7 +27,8 @@ from ..nets.weights import bundled_weights
 # %% ../../nbs/use/02_app.ipynb #f4f36c82
 def _uploaded(value): # of a `FileUpload`
     "`(name, bytes)` of the file that was uploaded, or None"
-    files = [dict(name=k, **v) for k, v in value.items()] if isinstance(value, dict) else list(value)
+    files = ([dict(name=k, **v) for k, v in value.items()] if isinstance(value, dict)
+             else list(value))
     return (files[-1]['name'], bytes(files[-1]['content'])) if files else None
 
 # %% ../../nbs/use/02_app.ipynb #fef4f56a
@@ -86,17 +87,21 @@ def _picture(before, after, # photos of the same size
             hints=(), # as in `Painting.hints`
             placing=False, # whether a click is a hint
            ): # HTML
-    "`before` left of a handle, `after` right of it (while hints are placed, everywhere), and the hints as dots"
-    dots = ''.join(f'<b style="left:{x:.2%};top:{y:.2%};background:{escape(colour)}"></b>' for x, y, colour in hints)
+    """`before` left of a handle, `after` right of it (while hints are placed, everywhere), and
+    the hints as dots"""
+    dots = ''.join(f'<b style="left:{x:.2%};top:{y:.2%};background:{escape(colour)}"></b>'
+                   for x, y, colour in hints)
     if placing: over, onload = f'<div class="spot" onclick="{escape(_PLACE)}"></div>', ''
     else:
         label = 'Compare: before on the left, in colour on the right'
         over = ('<input class="cut" type="range" min="0" max="100" step="any" value="50" '
                 f'aria-label="{label}" oninput="{escape(_CUT)}">')
         onload = f'onload="{escape(_UNCUT)}"'
-    pair = _img(before, 'before', 'The photo before') + _img(after, 'after', 'The photo in colour', onload)
+    pair = (_img(before, 'before', 'The photo before') + _img(after, 'after',
+                                                              'The photo in colour', onload))
     shape = before.width / before.height
-    return f'<div class="pair{" placing" * placing}" style="--shape:{shape:.4f}">{pair}<i></i>{dots}{over}</div>'
+    return (f'<div class="pair{" placing" * placing}" '
+            f'style="--shape:{shape:.4f}">{pair}<i></i>{dots}{over}</div>')
 
 # %% ../../nbs/use/02_app.ipynb #066dc66c
 _CLICK = "if (Math.abs(Date.now() / 1000 - {now:.0f}) < 60) this.previousElementSibling.click()"
@@ -112,7 +117,8 @@ def _save_link(name, content, # of the file
 # %% ../../nbs/use/02_app.ipynb #77b0a2f4
 def _choices(folder): # where runs and models are looked for, or None
     "Weights by name: the bundled ones, and those in the folder"
-    found = sorted([p.parent for d in ('*', '*/model') for p in Path(folder).glob(f'{d}/model.json')]) if folder else []
+    found = (sorted([p.parent for d in ('*', '*/model')
+                     for p in Path(folder).glob(f'{d}/model.json')]) if folder else [])
     found = [p for p in found if (p/'model.safetensors').is_file()]
     return bundled_weights() | {(p.parent if p.name == 'model' else p).name: p for p in found}
 
@@ -120,7 +126,9 @@ def _choices(folder): # where runs and models are looked for, or None
 def _own_samples():
     "Paths of bundled photos"
     found = {p.stem: p for p in bundled_photos()}
-    return [found[n] for n in 'coffee china astronaut flower chelsea rocket motorcycle_left'.split() if n in found]
+    return [found[n]
+            for n in 'coffee china astronaut flower chelsea rocket motorcycle_left'.split()
+            if n in found]
 
 # %% ../../nbs/use/02_app.ipynb #6c8129e0
 def _controls(samples, weights): # paths; weights by name
@@ -129,9 +137,11 @@ def _controls(samples, weights): # paths; weights by name
     return SimpleNamespace(
         upload=widgets.FileUpload(accept='image/*',
                                   description='Choose a photo').add_class('colorgan-upload'),
-        samples=[widgets.Button(tooltip=p.stem, description=p.stem).add_class(f'colorgan-sample-{i}')
+        samples=[widgets.Button(tooltip=p.stem,
+                                description=p.stem).add_class(f'colorgan-sample-{i}')
                  for i, p in enumerate(samples)],
-        strength=widgets.FloatSlider(value=1, max=2, step=.05, readout_format='.0%', continuous_update=False,
+        strength=widgets.FloatSlider(value=1, max=2, step=.05, readout_format='.0%',
+                                     continuous_update=False,
                                      description='Colour strength'),
         size=widgets.Dropdown(options=sizes, description='The network sees a short side of'),
         weights=widgets.Dropdown(options=list(weights.items()), description='Weights'),
@@ -162,7 +172,8 @@ def _arrange(ui, samples): # as `_controls` makes them; paths
     for i, p in enumerate(samples):
         rules += f'.colorgan-app .colorgan-sample-{i} {{ background-image: url({_thumbnail(p)}); }}\n'
     claim = 'Colour for black-and-white photos: a guess, not the truth. Move the handle to compare.'
-    head = widgets.HTML(f'<style>{rules}</style><div class="brand">colorgan</div><div class="claim">{claim}</div>')
+    head = widgets.HTML(f'<style>{rules}</style><div class="brand">colorgan</div><div '
+                        f'class="claim">{claim}</div>')
     hints = box('hints', ui.placing, ui.colour, ui.undo)
     left = box('left', ui.picture, ui.status, box('samples', *ui.samples))
     side = box('side', ui.upload, ui.strength, ui.before, ui.size, ui.weights, hints,
@@ -175,7 +186,8 @@ def _says_errors(f):
     def inner(self, *args):
         try: f(self, *args)
         except Exception as e:
-            text = str(e) if isinstance(e, ColorganError) else f'This could not be done ({type(e).__name__}: {e}).'
+            text = (str(e) if isinstance(e, ColorganError)
+                    else f'This could not be done ({type(e).__name__}: {e}).')
             self.say(text, problem=True)
     return inner
 
@@ -203,7 +215,8 @@ class App:
         ui.download.on_click(lambda _: self.download())
 
     def say(self, text, problem=False):
-        self.ui.status.value = f'<span role="alert" class="problem">{escape(text)}</span>' if problem else escape(text)
+        self.ui.status.value = (f'<span role="alert" class="problem">{escape(text)}</span>'
+                                if problem else escape(text))
 
     def colorizer(self):
         "The chosen one; weights are loaded once"
@@ -261,7 +274,8 @@ class App:
 
     def _repr_mimebundle_(self, **kwargs):
         view = dict(version_major=2, version_minor=0, model_id=self.root.model_id)
-        still = {'image/jpeg': encode(self.painting.still(self.colorizer()), 'JPEG', 85)} if self.painting else {}
+        still = ({'image/jpeg': encode(self.painting.still(self.colorizer()), 'JPEG', 85)}
+                 if self.painting else {})
         return {'application/vnd.jupyter.widget-view+json': view,
                 'text/plain': 'The app of colorgan needs a notebook that shows widgets.'} | still
 
@@ -295,7 +309,8 @@ def _free_port(port): # 0: any
 
 # %% ../../nbs/use/02_app.ipynb #b632375b
 def _voila(port):
-    "The server: one kernel waits for the next visitor; uploads may have 256 MB; the page loads nothing from elsewhere"
+    """The server: one kernel waits for the next visitor; uploads may have 256 MB; the page
+    loads nothing from elsewhere"""
     from traitlets.config import Config
     from voila.app import Voila
     policy = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"
@@ -304,13 +319,15 @@ def _voila(port):
     limits = dict(websocket_max_message_size=2**28, ws_ping_timeout=30_000,
                   allow_remote_access=False)
     headers = {'Content-Security-Policy': policy}
-    return Voila(config=config, log_level='ERROR', ip='127.0.0.1', port=port, port_retries=0, open_browser=False,
+    return Voila(config=config, log_level='ERROR', ip='127.0.0.1', port=port, port_retries=0,
+                 open_browser=False,
                  tornado_settings=dict(limits, disable_check_xsrf=True, headers=headers))
 
 # %% ../../nbs/use/02_app.ipynb #8e689ff8
 def serve(port=8866, # of 127.0.0.1; 0: any that is free
           runs='.', device=None): # as `app` takes them
-    "Show the app on this machine until Ctrl-C. Raises `ColorganError` without voila, or if the port is in use."
+    """Show the app on this machine until Ctrl-C. Raises `ColorganError` without voila, or if
+    the port is in use."""
     port = _free_port(check_number('port', port, 0, 65535, int))
     if not find_spec('voila'):
         raise ColorganError("the app in a browser needs voila: pip install 'colorgan[app]'")

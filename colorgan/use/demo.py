@@ -21,12 +21,15 @@ def _show_colorized(out, photos):
     "Colorize `photos` with the bundled weights into `out/colorized`, and make a sheet grey | ours | truth"
     from colorgan.visualize import show_sheet
     if 'light' not in bundled_weights():
-        return print('There are no weights in this package yet, so nothing is colorized before the training.')
+        return print('There are no weights in this package yet, so nothing is colorized '
+                     'before the training.')
     report = colorize_files(photos, out/'colorized', overwrite=True)
-    print(f'{report.done} photos colorized with the weights of the package: {out/"colorized"}, side by side in '
+    print(f'{report.done} photos colorized with the weights of the package: '
+          f'{out/"colorized"}, side by side in '
           f'{out/"colorized.png"}')
     truths = [read_photo(p).image for p in photos]
-    rows = [[im.convert('L'), read_photo(out/'colorized'/p.name).image, im] for p, im in zip(photos, truths)]
+    rows = [[im.convert('L'), read_photo(out/'colorized'/p.name).image, im]
+            for p, im in zip(photos, truths)]
     save_photo(show_sheet(rows, ['grey', 'ours', 'truth'], height=160), out/'colorized.png')
 
 # %% ../../nbs/use/04_demo.ipynb #044d2be1
@@ -35,7 +38,8 @@ def _train_briefly(out, photos, minutes, size=96):
     from colorgan.run import train
     held, rest = photos[:2], photos[2:]
     if (out/'run'/'run.json').exists(): shutil.rmtree(out/'run')
-    return train(rest * 16, 'light-plain', out/'run', pretrain_minutes=.6 * minutes, gan_minutes=.4 * minutes,
+    return train(rest * 16, 'light-plain', out/'run', pretrain_minutes=.6 * minutes,
+                 gan_minutes=.4 * minutes,
                  size=size, bs=16, valid=held, gan_epochs=1, warmup=.1)
 
 # %% ../../nbs/use/04_demo.ipynb #bfbed6c8
@@ -63,4 +67,5 @@ def demo(out='demo', # the folder to make
         if (run/name).exists(): shutil.copy(run/name, out/name)
     held = photos[0]
     colorize_files([held], out, run, overwrite=True, format='jpg', suffix='-by-run')
-    print(_ADVICE.format(out=out, photo=f'{held.stem}-by-run.jpg', n=len(photos) - 2, minutes=minutes))
+    print(_ADVICE.format(out=out, photo=f'{held.stem}-by-run.jpg', n=len(photos) - 2,
+                         minutes=minutes))

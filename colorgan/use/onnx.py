@@ -26,7 +26,8 @@ from ..nets.weights import find_weights, load_model
 
 # %% ../../nbs/use/01_onnx.ipynb #432bb278
 def _chroma_module(gen):
-    "The torch module from lightness `(n, 1, h, w)`, 0…100, to a and b `(n, 2, h, w)`, real units, of a `Generator`"
+    """The torch module from lightness `(n, 1, h, w)`, 0…100, to a and b `(n, 2, h, w)`, real
+    units, of a `Generator`"""
     import torch
     class Chroma(torch.nn.Module):
         def __init__(self):
@@ -37,12 +38,14 @@ def _chroma_module(gen):
 
 # %% ../../nbs/use/01_onnx.ipynb #51503c51
 def _chroma_graph(gen): # a `Generator`
-    "An `onnx.ModelProto` of the network alone: input `L`, output `ab`; sides must be multiples of `gen.stride`"
+    """An `onnx.ModelProto` of the network alone: input `L`, output `ab`; sides must be
+    multiples of `gen.stride`"""
     import torch
     any_size, side = torch.export.Dim.DYNAMIC, 2 * max(32, gen.stride)
     example = torch.rand(2, 1, side, side + max(32, gen.stride)) * 100
     with torch.inference_mode(False), torch.no_grad():
-        program = torch.onnx.export(_chroma_module(gen), (example,), dynamo=True, verbose=False, input_names=['L'],
+        program = torch.onnx.export(_chroma_module(gen), (example,), dynamo=True,
+                                    verbose=False, input_names=['L'],
                                     output_names=['ab'],
                                     dynamic_shapes=({0: any_size, 2: any_size, 3: any_size},))
     return _tidy(program.model_proto)
@@ -181,9 +184,11 @@ def _after(ab, y, root, shape, share, deviation, corner, slope):
 
 # %% ../../nbs/use/01_onnx.ipynb #e5d7f44c
 def _part(function, inputs, outputs, **constants):
-    "The model of `function`; `inputs` and `outputs` are types, `constants` (numpy arrays) are the other inputs"
+    """The model of `function`; `inputs` and `outputs` are types, `constants` (numpy arrays)
+    are the other inputs"""
     kinds = {'float32': FLOAT, 'float64': DOUBLE, 'int64': INT64}
-    types = [kinds[v.dtype.name][v.shape] if v.shape else kinds[v.dtype.name] for v in constants.values()]
+    types = [kinds[v.dtype.name][v.shape] if v.shape else kinds[v.dtype.name]
+             for v in constants.values()]
     model = function.to_model_proto(input_types=[*inputs, *types], output_types=outputs)
     del model.graph.input[len(inputs):]
     model.graph.initializer.extend(onnx.numpy_helper.from_array(v, k) for k, v in constants.items())
@@ -198,11 +203,14 @@ def _photo_graph(net: onnx.ModelProto, # what `_chroma_graph` returns
     "The whole way: uint8 `photo` `(H, W, 3)` to uint8 `colour` `(H, W, 3)`, any size"
     plane, photo, f32 = FLOAT['H', 'W'], UINT8['H', 'W', 3], np.float32
     L, ab, shape, number = FLOAT[1, 1, 'hp', 'wp'], FLOAT[1, 2, 'hp', 'wp'], INT64[2], lambda x: np.array(x, np.float64)
-    model = _part(_before, [photo], [L, plane, plane, shape], gamma=gamma_table(), weights=f32(XYZ_FROM_RGB[1]),
+    model = _part(_before, [photo], [L, plane, plane, shape], gamma=gamma_table(),
+                  weights=f32(XYZ_FROM_RGB[1]),
                   size=number(size), stride=np.array(stride))
     model, painted = _then(model, net, 'net_', L='L'), 'net_ab'
     if trained and size > trained:
-        model = _then(model, _part(_again, [L, shape], [L, shape], size=number(trained), stride=np.array(stride)),
+        model = _then(model,
+                      _part(_again, [L, shape], [L, shape], size=number(trained),
+                            stride=np.array(stride)),
                       'again_', L='L', shape='shape')
         model = _same_weights(_then(model, net, 'sure_', L='again_sure_L'), 'sure_', 'net_')
         steady = _part(_steadied, [ab, ab, shape, shape], [FLOAT[1, 2, 'h', 'w']],
@@ -210,8 +218,10 @@ def _photo_graph(net: onnx.ModelProto, # what `_chroma_graph` returns
         model = _then(model, steady, 'steady_', ab='net_ab', sure='sure_ab', shape='shape',
                       sure_shape='again_sure_shape')
         painted = 'steady_steady'
-    last = _part(_after, [ab, plane, plane, shape], [photo], share=f32([1 / 500, -1 / 200])[:, None, None],
-                 deviation=f32(deviation_matrix()), corner=np.array(CORNER, f32), slope=np.array(SLOPE, f32))
+    last = _part(_after, [ab, plane, plane, shape], [photo],
+                 share=f32([1 / 500, -1 / 200])[:, None, None],
+                 deviation=f32(deviation_matrix()), corner=np.array(CORNER, f32),
+                 slope=np.array(SLOPE, f32))
     model = _then(model, last, 'out_', ab=painted, y='y', root='root', shape='shape')
     _rename(model, out_colour='colour')
     colour, = (v for v in model.graph.output if v.name == 'colour')
@@ -231,13 +241,15 @@ def _then(model, part, prefix, **links):
     "`part` after `model`, its names with `prefix`; `links` say which value of `model` each of its inputs is"
     part = onnx.compose.add_prefix(part, prefix)
     outputs = [v.name for m in (model, part) for v in m.graph.output]
-    return onnx.compose.merge_models(model, part, [(v, prefix + k) for k, v in links.items()], outputs=outputs)
+    return onnx.compose.merge_models(model, part, [(v, prefix + k) for k, v in links.items()],
+                                     outputs=outputs)
 
 # %% ../../nbs/use/01_onnx.ipynb #23b50cc4
 def _same_weights(model, prefix, first):
     "`model`, in which the part with `prefix` uses the weights of the part with the prefix `first`"
     kept = [t for t in model.graph.initializer if not t.name.startswith(prefix)]
-    names = {t.name: first + t.name.removeprefix(prefix) for t in model.graph.initializer if t.name.startswith(prefix)}
+    names = {t.name: first + t.name.removeprefix(prefix) for t in model.graph.initializer
+             if t.name.startswith(prefix)}
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)
     _rename(model, **names)
@@ -270,7 +282,8 @@ def _halved(model: onnx.ModelProto, least=256):
     for t in out.graph.initializer:
         if t.data_type != onnx.TensorProto.FLOAT or np.prod(t.dims) < least: continue
         t.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(t).astype(np.float16), t.name + '_half'))
-        casts.append(onnx.helper.make_node('Cast', [t.name], [t.name.removesuffix('_half')], to=onnx.TensorProto.FLOAT))
+        casts.append(onnx.helper.make_node('Cast', [t.name], [t.name.removesuffix('_half')],
+                                           to=onnx.TensorProto.FLOAT))
     nodes = casts + list(out.graph.node)
     del out.graph.node[:]
     out.graph.node.extend(nodes)
@@ -283,7 +296,8 @@ def export_onnx(weights, # a model folder, a run, the name of bundled weights, o
                 chroma_only=False, # the network alone: `L` `(n, 1, h, w)` to `ab` `(n, 2, h, w)`
                 half=False, # store weights at half precision
                ) -> dict: # the metadata, which are also in the file
-    "Write an ONNX file that was checked against torch. Raises `ColorganError` if it does not do what torch does."
+    """Write an ONNX file that was checked against torch. Raises `ColorganError` if it does not
+    do what torch does."""
     gen = weights if hasattr(weights, 'space') else load_model(weights)
     if chroma_only and size is not None:
         raise ColorganError('the network alone takes lightness of any size: leave '
@@ -293,7 +307,8 @@ def export_onnx(weights, # a model folder, a run, the name of bundled weights, o
     net = _chroma_graph(gen)
     model = net if chroma_only else _photo_graph(net, stride, size, gen.recipe.size)
     if half: model = _halved(model)
-    info = dict(stride=stride, recipe=gen.recipe.name, graph='chroma' if chroma_only else 'photo', size=size,
+    info = dict(stride=stride, recipe=gen.recipe.name,
+                graph='chroma' if chroma_only else 'photo', size=size,
                 colorgan=__version__)
     if not hasattr(weights, 'space'): info['weights'] = digest(find_weights(weights))
     onnx.helper.set_model_props(model, {k: str(v) for k, v in info.items()})
@@ -303,7 +318,8 @@ def export_onnx(weights, # a model folder, a run, the name of bundled weights, o
 
 # %% ../../nbs/use/01_onnx.ipynb #6d375aa4
 def _check(model, gen, size):
-    "Raise `ColorganError` unless `model` is well-formed and does what torch does; the largest difference in levels"
+    """Raise `ColorganError` unless `model` is well-formed and does what torch does; the
+    largest difference in levels"""
     import onnxruntime as ort
     onnx.checker.check_model(model, full_check=True)
     session = ort.InferenceSession(model.SerializeToString(),
@@ -316,6 +332,7 @@ def _check(model, gen, size):
         ours = lambda photo: np.asarray(colorizer(photo))
     worst = _largest_difference(ours, Colorizer(gen, size))
     if worst > 1:
-        raise ColorganError(f'the ONNX graph differs from torch by {worst:.0f} levels, so it was not written: '
+        raise ColorganError(f'the ONNX graph differs from torch by {worst:.0f} levels, so it '
+                            'was not written: '
                             'please report it with the recipe')
     return worst

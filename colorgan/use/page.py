@@ -25,12 +25,14 @@ _PARTS = {'ort.js': 'package/dist/ort.wasm.bundle.min.mjs',
 
 # %% ../../nbs/use/03_page.ipynb #db5659be
 def _runtime_files() -> dict: # name on the page: bytes
-    "The parts of onnxruntime-web that the page needs. Raises `ColorganError` if they cannot be had, or are others."
+    """The parts of onnxruntime-web that the page needs. Raises `ColorganError` if they cannot
+    be had, or are others."""
     name = f"onnxruntime-web-{_ONNXRUNTIME['version']}.tgz"
     archive = fetch(f'https://registry.npmjs.org/onnxruntime-web/-/{name}', data_folder()/name)
     found = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
     if found != _ONNXRUNTIME['sha512']:
-        raise ColorganError(f'{archive} is not the onnxruntime-web it should be: delete it, so that it is '
+        raise ColorganError(f'{archive} is not the onnxruntime-web it should be: delete it, '
+                            'so that it is '
                             'fetched again')
     with tarfile.open(archive) as t:
         return {k: t.extractfile(v).read() for k, v in _PARTS.items()}
@@ -65,11 +67,14 @@ def make_page(out, # the folder to make
              ) -> Path: # the folder
     "Write the page. Raises `ColorganError` if something cannot be had; nothing is written then."
     graph, facts = network_files(weights)
-    shown, (w, h) = _pictures(weights, sample or next(p for p in bundled_photos() if p.stem == 'china'))
+    shown, (w, h) = _pictures(weights,
+                              sample or next(p for p in bundled_photos() if p.stem == 'china'))
     heavy = _runtime_files() | graph
     facts['bytes'] = sum(len(heavy[k]) for k in ('ort.wasm', 'network.onnx'))
-    plain = {p.name: p.read_bytes() for p in (Path(colorgan.__file__).parent/'site').iterdir() if p.is_file()}
-    html = plain['index.html'].decode().replace('>some</span>', f">{facts['bytes'] / 1e6:.0f}</span>")
+    plain = {p.name: p.read_bytes() for p in (Path(colorgan.__file__).parent/'site').iterdir()
+             if p.is_file()}
+    html = plain['index.html'].decode().replace('>some</span>',
+                                                f">{facts['bytes'] / 1e6:.0f}</span>")
     html = html.replace('--shape: 4 / 3', f'--shape: {w} / {h}').encode()
     files = plain | heavy | shown | {'index.html': html,
                                      'network.json': json.dumps(facts).encode()}
