@@ -11,7 +11,6 @@ __all__ = ['rgb_to_lab', 'lab_to_rgb', 'check_rgb', 'TensorL', 'TensorLab', 'Ten
 # %% ../nbs/00_color.ipynb #8ff66c30
 import torch
 from fastai.torch_core import TensorBase, TensorImageBase, show_image
-from fastcore.basics import patch
 from .colour.lab import AB_HALF, L_HALF, L_MID, RGB_FROM_XYZ, WHITE, XYZ_FROM_RGB
 from .core import ColorganError
 
@@ -143,24 +142,15 @@ class LabSpace:
     def chroma(self, out):
         "a and b in real units of `out`, a plain tensor that a network painted"
         return out * AB_HALF
-
-# %% ../nbs/00_color.ipynb #37d137da
-@patch
-def join(self:LabSpace, x, out):
-    "The prediction: `out`, which the network painted, together with the `x` that it saw"
-    y = torch.cat([x.as_subclass(torch.Tensor), out.as_subclass(torch.Tensor)], -3)
-    return y if type(x) is torch.Tensor else y.as_subclass(TensorLab)
-
-@patch
-def painted(self:LabSpace, t): return t[..., 1:, :, :]
-
-@patch
-def ab(self:LabSpace, t): return t.as_subclass(TensorLab).ab()
-
-@patch
-def decode(self:LabSpace, x, pred):
-    "RGB in [0, 1] of a prediction, with the lightness of `x`"
-    return self.join(x.as_subclass(TensorL), self.painted(pred)).rgb()
+    def join(self, x, out):
+        "The prediction: `out`, which the network painted, together with the `x` that it saw"
+        y = torch.cat([x.as_subclass(torch.Tensor), out.as_subclass(torch.Tensor)], -3)
+        return y if type(x) is torch.Tensor else y.as_subclass(TensorLab)
+    def predicted(self, t): return t[..., 1:, :, :]
+    def ab(self, t): return t.as_subclass(TensorLab).ab()
+    def decode(self, x, pred):
+        "RGB in [0, 1] of a prediction, with the lightness of `x`"
+        return self.join(x.as_subclass(TensorL), self.predicted(pred)).rgb()
 
 # %% ../nbs/00_color.ipynb #024e2bef
 class RGBSpace:
@@ -181,7 +171,7 @@ class RGBSpace:
         "a and b in real units of `out`, a plain tensor that a network painted"
         return rgb_to_lab((out / 2 + .5).clamp(0, 1))[..., 1:, :, :]
     def join(self, x, out): return out if type(x) is torch.Tensor else out.as_subclass(TensorRGB)
-    def painted(self, t): return t
+    def predicted(self, t): return t
     def ab(self, t): return t.as_subclass(TensorRGB).ab()
     def decode(self, x, pred):
         "RGB in [0, 1] of a prediction, as the network painted it"

@@ -15,17 +15,16 @@ from pathlib import Path
 import numpy as np, torch
 from fastai.data.core import DataLoaders, TfmdDL
 from fastai.torch_core import explode_types
-from fastcore.basics import patch
 from fasttransform import ItemTransform
 from torch.nn import functional as F
 from .photos.cache import cached
 from .color import get_space
-from .photos.crops import crop_box, cut, dice, each_photo, encode_bytes, middle_box, mirrored, resample, resample_bytes
+from .photos.crops import crop_box, cut, uniform_draws, each_photo, encode_bytes, middle_box, flipped, resample, resample_bytes
 from .core import ColorganError, cores, photo_name
 from .photos.refs import CachePhoto, open_cache
 from .photos.sources import bundled_photos, photo_files
 from .photos.files import open_photo
-from .photos.screen import measured, reasons, twin, twins
+from .photos.screen import measure_photos, reasons, twin, twins
 _all_ = ['bundled_photos', 'open_photo', 'photo_files']
 
 # %% ../nbs/01_data.ipynb #5139b7dd
@@ -36,7 +35,7 @@ class Photos:
     def __len__(self): return len(self.refs)
     def __getitem__(self, i): return self.refs[i]
     def one(self, i, u):
-        "Photo `i` as bytes, cut by the dice `u`; raises `ColorganError` when it cannot be read"
+        "Photo `i` as bytes, cut by the draws `u`; raises `ColorganError` when it cannot be read"
         im = open_photo(self.refs[i], self.size * 3 // 2 if self.augment else self.size)
         return cut(im, crop_box(*im.size, u) if self.augment else middle_box(*im.size), self.size)
     def first_good(self, i, u, bad):
@@ -51,24 +50,19 @@ class Photos:
     def despair(self):
         raise ColorganError(f'not one of {len(self)} photos can be read, '
                             f'{photo_name(self.refs[0])} among them: look at what they are')
-
-# %% ../nbs/01_data.ipynb #e856200f
-@patch
-def read(self: Photos, idxs, epoch):
-    """Bytes of shape `(n, size, size, 3)`, which of them to mirror, and the numbers of photos
-    that could not be read"""
-    u, bad = dice(self.seed, epoch, len(self))[idxs], []
-    found = [self.first_good(int(i), v, bad) for i, v in zip(idxs, u)]
-    rgb = np.array(sum(found, []), np.uint8).reshape(-1, self.size, self.size, 3)
-    return torch.from_numpy(rgb), torch.from_numpy((u[:, 4] < .5)[[len(f) > 0
-                                                                   for f in found]] & self.augment), torch.tensor(bad, dtype=torch.long)
-
-@patch
-def finish(self: Photos, rgb, mirror, bad):
-    "On the device: bytes of shape `(n, 3, size, size)`, mirrored; and unreadable photos are noted"
-    self.bad.update((i, photo_name(self.refs[i])) for i in bad.tolist())
-    if len(self.bad) == len(self): self.despair()
-    return mirrored(rgb.permute(0, 3, 1, 2), mirror)
+    def read(self, idxs, epoch):
+        """Bytes of shape `(n, size, size, 3)`, which of them to mirror, and the numbers of photos
+        that could not be read"""
+        u, bad = uniform_draws(self.seed, epoch, len(self))[idxs], []
+        found = [self.first_good(int(i), v, bad) for i, v in zip(idxs, u)]
+        rgb = np.array(sum(found, []), np.uint8).reshape(-1, self.size, self.size, 3)
+        return torch.from_numpy(rgb), torch.from_numpy((u[:, 4] < .5)[[len(f) > 0
+                                                                       for f in found]] & self.augment), torch.tensor(bad, dtype=torch.long)
+    def finish(self, rgb, mirror, bad):
+        "On the device: bytes of shape `(n, 3, size, size)`, mirrored; and unreadable photos are noted"
+        self.bad.update((i, photo_name(self.refs[i])) for i in bad.tolist())
+        if len(self.bad) == len(self): self.despair()
+        return flipped(rgb.permute(0, 3, 1, 2), mirror)
 
 # %% ../nbs/01_data.ipynb #6b5494dc
 def copied(data, # bytes of the cache
@@ -104,7 +98,7 @@ class CachedPhotos:
     def read(self, idxs, epoch):
         """Windows as bytes of shape `(n, s, s, 3)`, or where they are in the cache; the crops
         in them; which to mirror"""
-        u, rows = dice(self.seed, epoch, len(self))[idxs], self.rows[idxs]
+        u, rows = uniform_draws(self.seed, epoch, len(self))[idxs], self.rows[idxs]
         w, h = (rows[k].astype(np.int64) for k in 'wh')
         x, y, bw, bh = crop_box(w, h, u) if self.augment else middle_box(w, h)
         wx, wy = (np.clip((p + b / 2 - self.s / 2).astype(np.int64), 0, n - self.s)
@@ -217,7 +211,7 @@ def screen_split(train, valid, # two lists of references
                  **thresholds, # of `reasons`
                 ) -> tuple: # both lists without what was left out, and how many were for which reason
     "Both halves of a split screened, and no photo in both. Raises `ColorganError` if one is empty then."
-    rows = [measured(r) for r in (train, valid)]
+    rows = [measure_photos(r) for r in (train, valid)]
     why = [reasons(r, **thresholds) for r in rows]
     why[0][(why[0] == '') & twins(rows[0], rows[1][why[1] == ''])] = twin
     kept = [[r for r, w in zip(refs, ws) if not w] for refs, ws in zip((train, valid), why)]

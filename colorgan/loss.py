@@ -45,8 +45,8 @@ class PixelLoss:
                                 f"{', '.join(pixel_distances)}")
         self.name, self.space, self.rare, self.reduction = name, get_space(space), rare, reduction
     def __call__(self, pred, y, reduction=None):
-        d = pixel_distances[self.name](self.space.painted(pred).float(),
-                                       self.space.painted(y).float())
+        d = pixel_distances[self.name](self.space.predicted(pred).float(),
+                                       self.space.predicted(y).float())
         if self.rare: d = d * rarity(self.space.ab(y), self.rare)
         return d.mean() if (reduction or self.reduction) == 'mean' else d.flatten(1).mean(1)
 
@@ -74,7 +74,7 @@ class BinLoss:
     def __call__(self, pred, y, reduction='mean'):
         scores = self.seen['scores']
         small = F.interpolate(y.as_subclass(torch.Tensor).float(), scores.shape[-2:], mode='area')
-        d = F.cross_entropy(scores.float(), self.paint.nearest(self.space.painted(small)),
+        d = F.cross_entropy(scores.float(), self.paint.nearest(self.space.predicted(small)),
                             reduction='none')
         if self.rare: d = d * rarity(self.space.ab(small), self.rare)[:, 0]
         return d.mean() if reduction == 'mean' else d.flatten(1).mean(1)

@@ -142,7 +142,7 @@ def encode_old(space, # a target space of `colorgan.color`
               ) -> tuple: # `(x, y)` as `space.encode` makes them
     "As `space.encode(rgb)`, but the network sees photos that look old"
     (x, _), (_, y) = space.encode(make_old(rgb, p, generator)), space.encode(rgb)
-    return x, space.join(x, space.painted(y))
+    return x, space.join(x, space.predicted(y))
 
 # %% ../../nbs/colour/03_old.ipynb #fb356d91
 def blurred(grey, s, rng): return gauss(grey, 1.5 * s, 1.5)

@@ -177,8 +177,8 @@ def _(answer):
           'it out? That depends on what you want to colorize.')
 def _(answer):
     "a threshold `colour` at which exactly one of the bundled photos is left out"
-    from colorgan.photos.screen import measured, reasons
-    out = int((reasons(measured(bundled_photos()), colour=number(answer)) != '').sum())
+    from colorgan.photos.screen import measure_photos, reasons
+    out = int((reasons(measure_photos(bundled_photos()), colour=number(answer)) != '').sum())
     if out != 1:
         return (f"with this threshold {'none' if out == 0 else out} of the bundled photos "
                 "would be left out")

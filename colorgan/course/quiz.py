@@ -12,7 +12,6 @@ import io, json, math
 import numpy as np
 from pathlib import Path
 from statistics import NormalDist
-from fastcore.basics import patch
 from ..core import ColorganError, data_url, write_whole
 
 # %% ../../nbs/course/15_quiz.ipynb #2514eaba
@@ -107,41 +106,29 @@ class Pairs:
         "The `i`-th pair, as it is shown"
         pair = self.truths[self.order[i]], self.painted[self.order[i]]
         return list(pair if self.left[i] else pair[::-1])
-
-# %% ../../nbs/course/15_quiz.ipynb #40bcca98
-@patch
-def sheet(self: Pairs, i=None):
-    "The `i`-th pair as a picture, or all of them, numbered from 1"
-    from colorgan.visualize import show_sheet
-    if i is not None: return show_sheet([self.row(i)], height=self.height)
-    return show_sheet([self.row(i) for i in range(len(self))], ['left', 'right'],
-                      [f'pair {i + 1}' for i in range(len(self))], height=self.height)
-
-# %% ../../nbs/course/15_quiz.ipynb #53ff00ab
-@patch
-def answer(self: Pairs, said): # 'left' or 'right', or how that begins
-    "Say which photo of the next pair is real; raises `ColorganError` if that is no side, or if all is said"
-    side = next((s for s in ('left', 'right') if said and s.startswith(str(said).lower())), None)
-    if not side: raise ColorganError(f"{said!r} is no side: say 'left' or 'right'")
-    if self.done: raise ColorganError(f'all {len(self)} pairs are answered: see rate()')
-    i = len(self.answers)
-    self.answers.append(dict(pair=self.order[i], name=self.names[self.order[i]],
-                             left=self.left[i], said=side))
-
-@patch
-def rate(self: Pairs, name=None): return fooling_rate(self.answers, name)
-
-@patch
-def save(self: Pairs, path): save_answers(self.answers, path)
-
-@patch
-def load(self: Pairs, path):
-    "Go on from answers that were saved; raises `ColorganError` if they belong to another quiz"
-    answers = read_answers(path)
-    if [(a['pair'], a['left']) for a in answers] != list(zip(self.order, self.left))[:len(answers)]:
-        raise ColorganError(f'{path} holds the answers to another quiz: give the same photos '
-                            'and the same seed')
-    self.answers = answers
+    def sheet(self, i=None):
+        "The `i`-th pair as a picture, or all of them, numbered from 1"
+        from colorgan.visualize import show_sheet
+        if i is not None: return show_sheet([self.row(i)], height=self.height)
+        return show_sheet([self.row(i) for i in range(len(self))], ['left', 'right'],
+                          [f'pair {i + 1}' for i in range(len(self))], height=self.height)
+    def answer(self, said): # 'left' or 'right', or how that begins
+        "Say which photo of the next pair is real; raises `ColorganError` if that is no side, or if all is said"
+        side = next((s for s in ('left', 'right') if said and s.startswith(str(said).lower())), None)
+        if not side: raise ColorganError(f"{said!r} is no side: say 'left' or 'right'")
+        if self.done: raise ColorganError(f'all {len(self)} pairs are answered: see rate()')
+        i = len(self.answers)
+        self.answers.append(dict(pair=self.order[i], name=self.names[self.order[i]],
+                                 left=self.left[i], said=side))
+    def rate(self, name=None): return fooling_rate(self.answers, name)
+    def save(self, path): save_answers(self.answers, path)
+    def load(self, path):
+        "Go on from answers that were saved; raises `ColorganError` if they belong to another quiz"
+        answers = read_answers(path)
+        if [(a['pair'], a['left']) for a in answers] != list(zip(self.order, self.left))[:len(answers)]:
+            raise ColorganError(f'{path} holds the answers to another quiz: give the same photos '
+                                'and the same seed')
+        self.answers = answers
 
 # %% ../../nbs/course/15_quiz.ipynb #0e2dd994
 class Quiz(Pairs):
@@ -162,28 +149,21 @@ class Quiz(Pairs):
     def load(self, path):
         super().load(path)
         self.show()
-
-# %% ../../nbs/course/15_quiz.ipynb #7df8337e
-@patch
-def show(self: Quiz):
-    "The next pair, or the result"
-    for b in self.buttons: b.disabled = self.done
-    self.picture.value = ('' if self.done
-                          else '<img alt="Two photos, one left, one right" '
-                               f'style="max-width:100%" src="{self._jpeg(True)}">')
-    self.status.value = (verdict(self.rate()) if self.done
-                         else f'<b>Which one is real?</b> Pair {len(self.answers) + 1} of '
-                              f'{len(self)}')
-
-@patch
-def _jpeg(self: Quiz, url=False):
-    f = io.BytesIO()
-    self.sheet(min(len(self.answers), len(self) - 1)).save(f, 'JPEG', quality=92)
-    return data_url(f.getvalue()) if url else f.getvalue()
-
-@patch
-def _repr_mimebundle_(self: Quiz, **kwargs):
-    view = dict(version_major=2, version_minor=0, model_id=self.root.model_id)
-    return {'application/vnd.jupyter.widget-view+json': view,
-            'text/plain': 'The quiz needs a notebook that shows widgets.',
-            'image/jpeg': self._jpeg()}
+    def show(self):
+        "The next pair, or the result"
+        for b in self.buttons: b.disabled = self.done
+        self.picture.value = ('' if self.done
+                              else '<img alt="Two photos, one left, one right" '
+                                   f'style="max-width:100%" src="{self._jpeg(True)}">')
+        self.status.value = (verdict(self.rate()) if self.done
+                             else f'<b>Which one is real?</b> Pair {len(self.answers) + 1} of '
+                                  f'{len(self)}')
+    def _jpeg(self, url=False):
+        f = io.BytesIO()
+        self.sheet(min(len(self.answers), len(self) - 1)).save(f, 'JPEG', quality=92)
+        return data_url(f.getvalue()) if url else f.getvalue()
+    def _repr_mimebundle_(self, **kwargs):
+        view = dict(version_major=2, version_minor=0, model_id=self.root.model_id)
+        return {'application/vnd.jupyter.widget-view+json': view,
+                'text/plain': 'The quiz needs a notebook that shows widgets.',
+                'image/jpeg': self._jpeg()}

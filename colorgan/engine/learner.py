@@ -254,7 +254,7 @@ class Sharpness(Callback):
         grey = vary_sharpness((x.as_subclass(torch.Tensor) + 1) / 2, self.part,
                               (self.train_iter, 1))
         x = (grey * 2 - 1).as_subclass(type(x))
-        self.learn.xb, self.learn.yb = (x,), (self.space.join(x, self.space.painted(y)),)
+        self.learn.xb, self.learn.yb = (x,), (self.space.join(x, self.space.predicted(y)),)
 
 # %% ../../nbs/engine/00_learner.ipynb #83c07cae
 class Frozen(Callback):

@@ -57,7 +57,7 @@ def mean_losses(weights, # as `load_model` takes them
     for batch in in_batches(refs, size, squeeze=True):
         rgb = rgb_tensor([im for _, im in batch])
         x, y = gen.space.encode(rgb)
-        p, t = (gen.space.painted(i).as_subclass(torch.Tensor) for i in (gen(x), y))
+        p, t = (gen.space.predicted(i).as_subclass(torch.Tensor) for i in (gen(x), y))
         for k, f in dict(mse=F.mse_loss, huber=F.huber_loss).items():
             sums[k] += float(f(p, t)) * len(batch)
         n += len(batch)
