@@ -228,7 +228,7 @@ def plain(data):
 
 # %% ../nbs/09_run.ipynb #0f8b3d0a
 def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
-          recipe='resnet18-two-stage', # a `Recipe` or the name of one
+          recipe='resnet18-two-stage', # a `Recipe` or its name; `colorize` uses the weights of `light`
           out='run', # the folder to make
           pretrain_epochs=None, gan_epochs=None, # how long the stages last; None: as the recipe says
           pretrain_minutes=None, gan_minutes=None, # the same in minutes of training, which override epochs
