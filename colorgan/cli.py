@@ -190,7 +190,7 @@ def _evaluate_words(p):
     p.add_argument('--weights', action='append', metavar='W', help='a model folder, a run, or the name of bundled weights (default: light); given again, more to compare with')
     p.add_argument('--work', type=int, metavar='N', help='short side of what the network sees (default: as it was trained)')
     p.add_argument('--items', type=int, metavar='N', help='the first N photos only')
-    p.add_argument('--protocol', metavar='NAME', help="'ddcolor': the sizes and the resizing behind the table of the DDColor paper")
+    p.add_argument('--protocol', metavar='NAME', help="the sizes and the resizing behind a paper's table: 'ddcolor', 'val5k', 'ctest10k' or 'coco'")
     p.add_argument('--sheet', metavar='PNG', help='draw the ten best, median and worst photos there')
     p.add_argument('--sizes', type=_numbers, metavar='N,N,…', help='how much the colours change between these working sizes, such as 128,192,256,384')
     p.add_argument('--old', action='store_true', help='how the colours degrade on photos made old')
