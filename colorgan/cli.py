@@ -278,8 +278,8 @@ def _evaluate_words(p):
                    help='short side of what the network sees (default: as it was trained)')
     p.add_argument('--items', type=int, metavar='N', help='the first N photos only')
     p.add_argument('--protocol', metavar='NAME',
-                   help="'ddcolor': the sizes and the resizing behind the table of the "
-                        "DDColor paper")
+                   help="the sizes and the resizing behind a paper's table: 'ddcolor', "
+                        "'val5k', 'ctest10k' or 'coco'")
     p.add_argument('--sheet', metavar='PNG',
                    help='draw the ten best, median and worst photos there')
     p.add_argument('--sizes', type=_numbers, metavar='N,N,…',

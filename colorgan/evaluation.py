@@ -36,27 +36,31 @@ def rgb_tensor(ims, # PIL images of the same size, RGB
 
 def photo_at(ref, # a path, or a reference of `photo_files`
              size=None, # short side in pixels; None: as it is
-             squeeze=False, # make it a square of that side, whatever its shape, without antialiasing
+             square=None, # make it a square of that side: 'squeeze' it, squeeze it 'rough' (without antialiasing), or 'crop' the middle
             ) -> Image.Image: # RGB
     "A colour photo at the size at which it is judged. Raises `ColorganError` if it cannot be read."
     im = open_photo(ref)
     if size is None: return im
-    if squeeze:
+    if square == 'rough':
         rgb = F.interpolate(rgb_tensor([im]), (size, size), mode='bilinear', align_corners=False)[0]
         return Image.fromarray((rgb * 255).round().byte().permute(1, 2, 0).numpy())
+    if square == 'squeeze': return im.resize((size, size), Image.BILINEAR)
     k = size / min(im.size)
-    return im.resize([max(1, round(s * k)) for s in im.size], Image.BICUBIC)
+    im = im.resize([max(1, round(s * k)) for s in im.size], Image.BICUBIC)
+    if square != 'crop': return im
+    left, top = ((s - size) // 2 for s in im.size)
+    return im.crop((left, top, left + size, top + size))
 
 # %% ../nbs/11_evaluation.ipynb #fbb0f6fe
 def in_batches(refs, # references of `photo_files`
                size=None, # short side; None: each as it is
-               squeeze=False, # see `photo_at`
+               square=None, # see `photo_at`
               most=64, pixels=2**22, # photos and pixels in a batch, at most (one photo at least)
                skipped=None, # list to which the names of photos that cannot be read are added
               ): # yields lists of `(number, PIL image)`
     "Photos in batches, read by several threads"
     def read(i):
-        try: return i, photo_at(refs[i], size, squeeze)
+        try: return i, photo_at(refs[i], size, square)
         except ColorganError: return i, None
     batch, area = [], 0
     with ThreadPoolExecutor(4) as pool:
@@ -152,7 +156,7 @@ class Tables:
 # %% ../nbs/11_evaluation.ipynb #503b6589
 def score_set(colorizers: dict, # name: `Colorizer`
               refs, # references of `photo_files`
-              size=None, squeeze=False, # see `photo_at`
+              size=None, square=None, # see `photo_at`
               device='cpu', # where the figures are computed
               judges=None, # `Judges`, or None: no networks
               factors=(), # of the chroma, at which each colorizer is scored as well, as `(name, factor)`
@@ -161,7 +165,7 @@ def score_set(colorizers: dict, # name: `Colorizer`
     more = [f for f in factors if f != 1]
     names = [*colorizers, *itertools.product(colorizers, more)]
     tables, numbers, skipped = Tables(names, device, judges), [], []
-    for batch in in_batches(refs, size, squeeze, skipped=skipped):
+    for batch in in_batches(refs, size, square, skipped=skipped):
         numbers += [i for i, _ in batch]
         truths = [im for _, im in batch]
         for k, c in colorizers.items():
@@ -231,7 +235,10 @@ def interval(values, # a figure for each photo
     return np.quantile(means, [(1 - share) / 2, (1 + share) / 2]).tolist()
 
 # %% ../nbs/11_evaluation.ipynb #e09c0772
-protocols = {'ddcolor': dict(size=256, squeeze=True, work=256)}
+protocols = {'ddcolor': dict(size=256, square='rough', work=256),
+             'val5k': dict(size=256, square='crop', work=256, items=5000),
+             'ctest10k': dict(size=256, square='squeeze', work=256),
+             'coco': dict(size=256, square='squeeze', work=256)}
 
 # %% ../nbs/11_evaluation.ipynb #f9c6438f
 def evaluate(weights, # as `Colorizer` takes them; or a list of such, of which the first is compared with the others
@@ -240,7 +247,7 @@ def evaluate(weights, # as `Colorizer` takes them; or a list of such, of which t
              work=None, # short side of what the network sees; None: as `Colorizer` has it
              items=None, # at most so many photos, the first
              device=None, # 'cpu', 'cuda', …; None: the best there is
-             protocol=None, # 'ddcolor': its size and way of resizing go before `size` and `work`
+             protocol=None, # one of `protocols`: its size and way of resizing go before `size` and `work`
              judges=True, # whether networks judge the results as well: `frechet`, `lpips`, `fid`, `is`, those that can be had
              sheet=None, # where to write a picture of the ten best, median and worst photos
              sizes=None, # working sizes between which `size_stability` compares
@@ -252,17 +259,17 @@ def evaluate(weights, # as `Colorizer` takes them; or a list of such, of which t
     if protocol and protocol not in protocols:
         raise ColorganError(f"there is no protocol {protocol!r}: choose one of "
                             f"{', '.join(protocols)}")
-    how = dict(size=size, squeeze=False, work=work) | protocols.get(protocol, {})
+    how = dict(size=size, square=None, work=work, items=None) | protocols.get(protocol, {})
     if how['size'] is not None: how['size'] = check_number('size', how['size'], 1, 8192, int)
-    device, refs = default_device(device), photo_files(data)[:items]
+    device, refs = default_device(device), photo_files(data)[:items or how['items']]
     weights = weights if isinstance(weights, (list, tuple)) else [weights]
     colorizers = {i: Colorizer(w, how['work'], device) for i, w in enumerate(weights)}
     factors = chroma_factors if frontier else ()
-    tables, numbers, skipped = score_set(colorizers, refs, how['size'], how['squeeze'], device,
+    tables, numbers, skipped = score_set(colorizers, refs, how['size'], how['square'], device,
                                          Judges(device) if judges else None, factors)
     if sheet:
         save_photo(extremes(colorizers[0], refs, numbers, tables.scores[0]['ab'], how['size'],
-                            how['squeeze']), sheet)
+                            how['square']), sheet)
     further = lambda w: further_checks(w, [refs[i] for i in numbers], how['size'], how['work'],
                                        sizes, old, device)
     rows = [dict(weights=named(w), **summary(tables, i), **further(w))
@@ -311,7 +318,7 @@ def add_frontiers(rows, # what `evaluate` knows of each weights, in order
 # %% ../nbs/11_evaluation.ipynb #72e8d18e
 def extremes(colorizer, refs, # the `Colorizer`, and the photos, as in `score_set`
              numbers, errors, # which of them were scored, and the error of each
-             size=None, squeeze=False, # see `photo_at`
+             size=None, square=None, # see `photo_at`
              n=10, # photos of each kind
             ) -> Image.Image:
     """A sheet of the best, the median and the worst photos, by their ab distance; with fewer
@@ -320,7 +327,7 @@ def extremes(colorizer, refs, # the `Colorizer`, and the photos, as in `score_se
     n = max(1, min(n, len(order) // 3))
     middle = (len(order) - n) // 2
     for part in order[:n], order[middle:middle + n], order[::-1][:n]:
-        truths = [photo_at(refs[numbers[i]], size, squeeze) for i in part]
+        truths = [photo_at(refs[numbers[i]], size, square) for i in part]
         rows = [[t.convert('L'), paint_batch(colorizer, [t])[0], t] for t in truths]
         sheets.append(show_sheet(rows, ['grey', 'ours', 'truth'],
                                  [f'{errors[i]:.1f} off in ab' for i in part], height=160))

@@ -54,7 +54,7 @@ def mean_losses(weights, # as `load_model` takes them
                ) -> dict: # `mse` and `huber`
     "Mean losses of the painted channels, in network range"
     gen, sums, n = load_model(weights), dict(mse=0., huber=0.), 0
-    for batch in in_batches(refs, size, squeeze=True):
+    for batch in in_batches(refs, size, 'rough'):
         rgb = rgb_tensor([im for _, im in batch])
         x, y = gen.space.encode(rgb)
         p, t = (gen.space.predicted(i).as_subclass(torch.Tensor) for i in (gen(x), y))
