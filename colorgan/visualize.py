@@ -6,7 +6,7 @@ Docs: https://colorgan.github.io/colorgan/visualize.html.md"""
 
 # %% auto #0
 __all__ = ['as_image', 'show_sheet', 'show_batch', 'show_results', 'picture', 'gamut_outline', 'ab_hist', 'read_log',
-           'loss_curves', 'slider']
+           'loss_curves', 'slider', 'draw_unet']
 
 # %% ../nbs/07_visualize.ipynb #4d862e4d
 import io, os
@@ -14,6 +14,7 @@ import numpy as np, torch
 from collections.abc import Mapping
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from plum import dispatch
@@ -211,6 +212,57 @@ def slider(before, after, # photos of the same size, as `as_image` takes them
 {img(before, 'position:absolute;top:0;left:0;clip-path:inset(0 50% 0 0)')}</div>
 <input type="range" aria-label="before and after" style="width:100%;margin:4px 0"
 oninput="this.previousElementSibling.lastElementChild.style.clipPath='inset(0 '+(100-this.value)+'% 0 0)'"></div>''')
+
+# %% ../nbs/07_visualize.ipynb #d7a41c03
+def draw_unet(down, # the encoder's maps, from the input to the smallest: `(name, (channels, height, width))`
+              up, # the decoder's maps, from the smallest to the output, in the same form
+              skips=(), # pairs of names, one of `down` and one of `up`
+              title='', # above the drawing
+             ) -> Image.Image:
+    """A U-Net with its shapes: one row for each height, boxes that widen with their channels,
+    solid arrows for the path and dashed ones for the skips. Raises `ColorganError` if a skip
+    names no box."""
+    heights = sorted({s[1] for _, s in [*down, *up]}, reverse=True)
+    wide = lambda shape: 1.05 + .05 * np.log2(shape[0] + 1)
+    boxes, middle = {}, .35
+    for side, maps in ((-1, down[::-1]), (1, up)):
+        ends = {}
+        for name, shape in maps:
+            row, w = heights.index(shape[1]), wide(shape)
+            start = ends.get(row, middle + .45 * (len(heights) - 1 - row))
+            ends[row] = start + w + .3
+            boxes[name] = (min(side * start, side * (start + w)), -.8 * row, w, shape)
+    if lost := {n for pair in skips for n in pair} - set(boxes):
+        raise ColorganError(f"there is no box {min(lost)!r}: name one of {', '.join(boxes)}")
+    left, right = min(b[0] for b in boxes.values()), max(b[0] + b[2] for b in boxes.values())
+    fig = Figure(figsize=(right - left + .3, .8 * len(heights) + (.35 if title else .1)))
+    ax = fig.add_axes([0, 0, 1, 1])
+    ax.set(xlim=(left - .15, right + .15), ylim=(-.8 * len(heights) + .35, .75 if title else .45))
+    ax.axis('off')
+    ends = down[0][0], up[-1][0]
+    for names, colour in ((dict(down), '#cfe2f3'), (dict(up), '#fce0c0')):
+        for name in names:
+            x, y, w, shape = boxes[name]
+            ax.add_patch(Rectangle((x, y - .24), w, .48, ec='#555555', lw=.8,
+                                   fc='white' if name in ends else colour))
+            at = dict(ha='center', va='center', fontsize=7.5)
+            ax.text(x + w / 2, y + .09, name, weight='bold', **at)
+            ax.text(x + w / 2, y - .11, ' × '.join(map(str, shape)), **at)
+    def arrow(a, b, **style):
+        ax.annotate('', b, a, arrowprops=dict(arrowstyle='-|>', shrinkA=0, shrinkB=0, **style))
+    path = [boxes[name] for name, _ in [*down, *up]]
+    for (x, y, w, _), (x2, y2, w2, _) in zip(path, path[1:]):
+        step = .24 * np.sign(y2 - y)
+        start = (x + w, y) if x + w < x2 else (x + w / 2, y + step)
+        arrow(start, (x2 + w2 / 2, y2 - step) if step else (x2, y2), color='#555555')
+    for one, other in skips:
+        (x, y, w, _), (x2, y2, w2, _) = boxes[one], boxes[other]
+        if any(x < b[0] < x2 and b[1] == y for b in boxes.values()):
+            arrow((x + w / 2, y + .24), (x2 + w2 / 2, y2 + .24), color='#2a6f97', linestyle='--',
+                  connectionstyle='angle3,angleA=12,angleB=-12')
+        else: arrow((x + w, y), (x2, y2), color='#2a6f97', linestyle='--')
+    if title: ax.text(left, .55, title, fontsize=9, va='center')
+    return picture(fig)
 
 # %% ../nbs/07_visualize.ipynb #16ec639a
 def film(run, # folder of a run, with pictures in `sheets/`
