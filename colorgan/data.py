@@ -29,7 +29,7 @@ _all_ = ['bundled_photos', 'open_photo', 'photo_files']
 
 # %% ../nbs/01_data.ipynb #80bc3043
 def split_photos(data, # photos, as `photo_files` takes them
-                 valid=.2, # the share that is held out, or photos of their own
+                 valid=.2, # the share that is held out, or separate photos
                  items=None, # take this many of them, chosen by the seed
                  seed=42,
                 ) -> tuple: # two lists of references: train, valid
@@ -133,8 +133,8 @@ def small_settings(device=None) -> dict: # `size`, `bs` and `items` for `get_dls
 def get_dls(data, # a folder, zip, list file, name such as 'bundled', or a list of any of these
             size=256, # side of the squares, in pixels
             bs=16, # photos in a batch
-            space='lab', # what the network sees and paints: 'lab' or 'rgb'
-            valid=.2, # the share that is held out, or photos of their own
+            space='lab', # what the network sees and predicts: 'lab' or 'rgb'
+            valid=.2, # the share that is held out, or separate photos
             items=None, # take this many photos, chosen by the seed
             seed=42, # of the split, the order, and the crops
             device=None, # where batches are made, see `default_device`
@@ -143,7 +143,7 @@ def get_dls(data, # a folder, zip, list file, name such as 'bundled', or a list 
             screen=None, # leave out what has nothing to teach: True, False, thresholds for `reasons`, or None: if it is a cache
             cache=None, # decode photos once, see `through_cache`: True, False, a folder that keeps a copy of the cache, or None: if they are many
            ) -> DataLoaders: # batches `(x, y)` as `space` has them; `.space`; `.left_out`, counts of screening; `.skipped`, photos that could not be read
-    "fastai `DataLoaders` of photos. Bytes travel to the device, and crops and colours are made there."
+    "fastai `DataLoaders` of photos. Bytes travel to the device, and crops and Lab are computed there."
     if size < 1 or bs < 1: raise ColorganError(f'size {size} and batch size {bs} must be positive')
     device, space = default_device(device), get_space(space)
     what, (train, valid) = _what(data, valid, items, seed), split_photos(data, valid, items, seed)
@@ -261,7 +261,7 @@ def fits(cache, device, share=.4) -> bool:
 # %% ../nbs/01_data.ipynb #e18f55a8
 @lru_cache(maxsize=2)
 def on_device(cache, device) -> torch.Tensor:
-    "The bytes of the cache file as one flat tensor on the device; sent there once, whoever asks"
+    "The bytes of the cache file as one flat tensor on the device; sent there once"
     return torch.from_numpy(cache.data).to(device)
 
 # %% ../nbs/01_data.ipynb #db61740e

@@ -22,7 +22,7 @@ from .nets.zoo import zoo
 
 # %% ../nbs/02_generator.ipynb #08fa8de7
 class PretrainedUnet(nn.Module):
-    "fastai's `DynamicUnet` on an ImageNet encoder that sees a grey photo as it saw the colour ones"
+    "fastai's `DynamicUnet` on an ImageNet encoder that sees a grey photo as it saw the color ones"
     multiple = 32
     def __init__(self,
                  body, # the convolutions of a classifier
