@@ -53,7 +53,7 @@ class Critic(nn.Module):
 # %% ../nbs/03_critic.ipynb #d2e5d961
 def _patch_map(h, # height or width of the photo
               n_down=3, # how many of the convolutions halve
-              at=1, # resolution divisor at which the critic judges
+              at=1, # resolution divisor at which the discriminator judges
              ) -> int:
     "How many logits `patchgan` gives along a side of `h` pixels: 30 for 256"
     return h // at // 2**n_down - 2
