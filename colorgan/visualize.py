@@ -34,7 +34,7 @@ def as_image(photo, # PIL image; uint8 array `(h, w, 3)`; RGB tensor in [0, 1] `
     return Image.fromarray((rgb.detach().cpu().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())
 
 # %% ../nbs/07_visualize.ipynb #50012a3a
-def _text(draw, xy, words, width, size, least=8): # left-aligned, made smaller, and if need be cut, to `width` points
+def _text(draw, xy, words, width, size, least=8): # left-aligned, made smaller, and if need be cut, to `width` pixels
     for s in range(size, least - 1, -1):
         font = ImageFont.load_default(s)
         if draw.textlength(words, font=font) <= width: break
@@ -50,8 +50,8 @@ def _scaled(im, height):
 def show_sheet(rows, # lists of photos, as `as_image` takes them
                titles=(), # one for each column
                notes=(), # one for each row, written below it
-               height=None, # of every photo, in points; None: its own
-               gap=4, # points between photos
+               height=None, # of every photo, in pixels; None: its own
+               gap=4, # pixels between photos
               ) -> Image.Image:
     "Photos in rows under titles"
     rows = [[_scaled(as_image(p), height) for p in row] for row in rows]
@@ -73,7 +73,7 @@ def show_sheet(rows, # lists of photos, as `as_image` takes them
 # %% ../nbs/07_visualize.ipynb #5eb1831e
 def picture(fig, # a matplotlib `Figure`
            ) -> Image.Image:
-    "A figure as an image, without a window"
+    "A matplotlib figure as an image, without a window"
     canvas = FigureCanvasAgg(fig)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert('RGB')
@@ -92,7 +92,7 @@ def ab_hist(ab, # a and b, real units, shape `(n, 2, h, w)`; or several by name
             bins=110, # along each axis, from -110 to 110
             side=2.6, # of each picture, in inches
            ) -> Image.Image:
-    "Histogram of colours in the ab plane, counts on a logarithmic scale, with the outline of sRGB"
+    "Histogram of colors in the ab plane, counts on a logarithmic scale, with the outline of sRGB"
     sets = ab if isinstance(ab, Mapping) else {'': ab}
     fig, edges, line = Figure((side * len(sets), side * 1.1),
                               layout='constrained'), np.linspace(-110, 110,
@@ -139,7 +139,7 @@ def _series(lines):
 def loss_curves(log, # as `read_log` takes it
                 size=(9, 2.6), # inches
                ) -> Image.Image:
-    "What became of the figures, epoch by epoch; a dotted line where the second stage begins"
+    "Metrics and losses, epoch by epoch; a dotted line where the second stage begins"
     lines = read_log(log)
     (series, starts), fig = _series(lines), Figure(size, layout='constrained')
     shown = {t: [k for k in ks if k in series] for t, ks in curves.items()}
@@ -177,7 +177,7 @@ def _jpeg(im, quality=85):
     return f.getvalue()
 
 def slider(before, after, # photos of the same size, as `as_image` takes them
-           width=480): # of the picture, in points
+           width=480): # of the picture, in pixels
     "HTML that shows `before` left of a handle and `after` right of it"
     from IPython.display import HTML
     before, after = (data_url(_jpeg(as_image(p))) for p in (before, after))
@@ -189,7 +189,7 @@ oninput="this.previousElementSibling.lastElementChild.style.clipPath='inset(0 '+
 
 # %% ../nbs/07_visualize.ipynb #16ec639a
 def film(run, # folder of a run, with pictures in `sheets/`
-         path, # where to: `.webp` or `.gif` (which has only 256 colours)
+         path, # where to: `.webp` or `.gif` (which has only 256 colors)
          seconds=.4, # for each picture; the last stays five times as long
         ) -> Path: # `path`
     "The pictures of a run, first stage first, as one that moves"
