@@ -15,6 +15,13 @@ from .color import get_space
 from .core import ColorganError
 from .nets.blocks import SelfAttention, call_builder, init_normal, norm_layer, spectral_convs
 
+# %% ../nbs/03_critic.ipynb #078c7a8d
+def patch_size(n_down=3): # how many of the convolutions halve
+    "Side of the patch that one logit of `patchgan` sees, in pixels: 70 for three halvings"
+    side = 1
+    for stride in [1, 1] + [2] * n_down: side = (side - 1) * stride + 4
+    return side
+
 # %% ../nbs/03_critic.ipynb #55219e04
 class Critic(nn.Module):
     "A network that judges photos made `at` times smaller: `(n, n_in, h, w)` to logits, positive for 'true'"
@@ -43,17 +50,10 @@ class Critic(nn.Module):
                                 'train at a larger size, or give it a smaller n_down or at')
         return self.net(F.avg_pool2d(y, self.at) if self.at > 1 else y)
 
-# %% ../nbs/03_critic.ipynb #078c7a8d
-def patch_size(n_down=3): # how many of the convolutions halve
-    "Side of the patch that one logit of `patchgan` sees, in pixels: 70 for three halvings"
-    side = 1
-    for stride in [1, 1] + [2] * n_down: side = (side - 1) * stride + 4
-    return side
-
 # %% ../nbs/03_critic.ipynb #d2e5d961
 def _patch_map(h, # height or width of the photo
               n_down=3, # how many of the convolutions halve
-              at=1, # resolution divisor at which the critic judges
+              at=1, # resolution divisor at which the discriminator judges
              ) -> int:
     "How many logits `patchgan` gives along a side of `h` pixels: 30 for 256"
     return h // at // 2**n_down - 2
