@@ -21,7 +21,7 @@ from .engine.learner import Clock, ab_error, create_opt_func, make_learner
 
 # %% ../nbs/06_gan.ipynb #b8aee7e3
 class GAN(nn.Module):
-    "A generator and its critic; calling it paints"
+    "A generator and its discriminator (`critic`); calling it colorizes"
     def __init__(self, gen, # the generator
                  critic): # module from photos in network range to logits
         super().__init__()
@@ -31,7 +31,7 @@ class GAN(nn.Module):
 
 # %% ../nbs/06_gan.ipynb #56e31d92
 def gan_splitter(gan): # a `GAN`
-    "Three parameter groups: the generator's encoder, the rest of it, the critic"
+    "Three parameter groups: the generator's encoder, the rest of it, the discriminator"
     return [*splitter(gan.gen), list(gan.critic.parameters())]
 
 # %% ../nbs/06_gan.ipynb #334a9bcd
