@@ -13,6 +13,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
+from colorgan.course import judges_first, judges_last # noqa: F401
 from colorgan.course.answers import judged, judges
 from colorgan.course.checks import exercises
 

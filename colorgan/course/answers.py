@@ -22,6 +22,7 @@ def exercise(walk, # number of the walk-through
     def note(judge):
         judges.setdefault(walk, {})[n] = judge
         judge.further = further
+        judge.__doc__ = ' '.join((judge.__doc__ or '').split())
         return judge
     return note
 
