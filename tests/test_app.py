@@ -288,7 +288,7 @@ except urllib.error.HTTPError as e: print(e.code)'''], capture_output=True, text
         said(tab, 'chelsea.png')
         tab.locator('input[type=color]').fill('#2040d0')
         tab.get_by_role('button', name='Place a colour').click()
-        said(tab, 'Click where the colour shall be')
+        said(tab, 'Click where you want the colour')
         tab.mouse.click(*at(.25, .3))
         dot = tab.locator('.pair b')
         dot.wait_for()
