@@ -23,7 +23,6 @@ from .colour.old import aged, effects
 from .judge.networks import Judges, set_scores
 from .photos.sources import photo_files
 from .visualize import picture, show_sheet
-from .colour.chroma import join
 
 # %% ../nbs/11_evaluation.ipynb #466934ba
 def rgb_tensor(ims, # PIL images of the same size, RGB
@@ -84,7 +83,8 @@ def paint_scaled(colorizer, # a `Colorizer`
     once for all factors"""
     seen = [colorizer.see(Photo(im)) for im in photos]
     chroma = colorizer.chroma([L for _, L in seen])
-    return {f: [join(y, ab * np.float32(f)) for (y, _), ab in zip(seen, chroma)] for f in factors}
+    return {f: [colorizer.join(y, L, ab, f) for (y, L), ab in zip(seen, chroma)]
+            for f in factors}
 
 def paint_batch(colorizer, # a `Colorizer`
                 photos, # PIL images
