@@ -6,16 +6,19 @@ Docs: https://colorgan.github.io/colorgan/core.html.md"""
 
 # %% auto #0
 __all__ = ['ColorganError', 'photo_name', 'check_number', 'write_whole', 'write_json', 'data_url', 'make_folder', 'cores', 'busy',
-           'in_parallel', 'open_url', 'fetch']
+           'in_parallel', 'open_url', 'fetch', 'only_one']
 
 # %% ../nbs/core.ipynb #911fd09e
-import base64, hashlib, json, os, signal, sys, threading, time, zipfile
+import base64, errno, hashlib, json, os, signal, sys, threading, time, zipfile
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from http.client import HTTPException
 from multiprocessing import get_context
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
+try: import fcntl
+except ImportError: fcntl = None
 
 # %% ../nbs/core.ipynb #a978536c
 class ColorganError(ValueError):
@@ -36,6 +39,22 @@ def check_number(name, x, least, most, kind=float):
                             f"{'whole ' if kind is int else ''}number from {least} to {most}")
     return n
 
+# %% ../nbs/core.ipynb #833d40aa
+def write_flushed(path, content):
+    "Write bytes in place, and on to the disk itself"
+    with open(path, 'wb') as f:
+        f.write(content)
+        f.flush(); os.fsync(f.fileno())
+
+def flush_folder(folder):
+    "Bring the names in a folder on to the disk itself, where the system can do that"
+    try: fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except (AttributeError, PermissionError): return
+    try: os.fsync(fd)
+    except OSError as e:
+        if e.errno not in (errno.EINVAL, errno.ENOTSUP): raise
+    finally: os.close(fd)
+
 # %% ../nbs/core.ipynb #3a7ed60a
 def _write_nameless(content, folder, names):
     """Write a file without a name in `folder`, then give it the first of `names` that is free;
@@ -44,7 +63,7 @@ def _write_nameless(content, folder, names):
     except (AttributeError, OSError): return None
     with open(fd, 'wb') as f:
         f.write(content)
-        f.flush()
+        f.flush(); os.fsync(fd)
         for name in names:
             try: os.link(f'/proc/self/fd/{fd}', name, src_dir_fd=fd)
             except FileExistsError: continue
@@ -60,11 +79,11 @@ def write_whole(path, # where to
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         name = _write_nameless(content, path.parent, (path, part))
-        if name == path: return
         try:
-            if name is None: part.write_bytes(content)
-            os.replace(part, path)
+            if name is None: write_flushed(part, content)
+            if name != path: os.replace(part, path)
         finally: part.unlink(missing_ok=True)
+        flush_folder(path.parent)
     except OSError as e:
         raise ColorganError(f'{photo_name(path)} cannot be written: {e.strerror or e}') from e
 
@@ -137,15 +156,13 @@ def in_parallel(f, # a function at the top of a module
     return _with_bar(results, len(jobs)) if progress else results
 
 # %% ../nbs/core.ipynb #d4559a5c
-def open_url(url, have, timeout):
-    """The response for the bytes from `have` on; raises `TimeoutError` if nothing answers in
-    time, name servers included"""
-    got = []
+def open_url(url, have, timeout, tag=''):
+    """The response for the bytes from `have` on, or for all if the file is no longer the one
+    that had the `tag`; raises `TimeoutError` if nothing answers in time, name servers included"""
+    got, headers = [], {'Range': f'bytes={have}-', 'User-Agent': 'colorgan'}
+    if tag: headers['If-Range'] = tag
     def ask():
-        try:
-            got.append(urlopen(Request(url,
-                                       headers={'Range': f'bytes={have}-',
-                                                'User-Agent': 'colorgan'}), timeout=timeout))
+        try: got.append(urlopen(Request(url, headers=headers), timeout=timeout))
         except Exception as e: got.append(e)
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
@@ -155,52 +172,111 @@ def open_url(url, have, timeout):
     return got[0]
 
 # %% ../nbs/core.ipynb #96d24aac
-def _append(response, part, have, show):
-    "Writes what the server sends to `part`, from `have` on, or from the start if the server sends all"
-    start = have if response.status == 206 else 0
-    total = start + int(response.headers.get('Content-Length') or 0)
-    with open(part, 'r+b' if part.exists() else 'wb') as f:
-        f.truncate(start)
-        f.seek(start)
-        said = 0.
-        while block := response.read(1 << 20):
+def _append(response, f, have, known, patience):
+    """Writes what the server sends to the file `f`, from `have` on, or from the start if the server sends all.
+    Raises `OSError` if less comes than the server said, or if nobody can tell (unless the
+    checksum is `known`), or too slowly."""
+    start, length = have if response.status == 206 else 0, response.headers.get('Content-Length')
+    total = start + int(length) if length else None
+    if total is None and not (response.chunked or known):
+        raise ConnectionError('the server does not say how long the file is')
+    part = response.headers.get('Content-Range', f'bytes {start}-')
+    if not part.startswith(f'bytes {start}-'):
+        raise ConnectionError('the server sent another part of the file')
+    f.truncate(start)
+    f.seek(start)
+    with _shown(f, total) as show:
+        mark, until = start, time.monotonic() + patience
+        while block := response.read1(1 << 20):
             f.write(block)
-            if show and (time.monotonic() > said + .5 or f.tell() == total):
-                said = time.monotonic()
-                print(f'\r{part.stem}: {f.tell() / 1e6:,.0f} of {total / 1e6:,.0f} MB', end='',
-                      file=sys.stderr)
-    if show: print(file=sys.stderr)
-    if part.stat().st_size < total: raise ConnectionError('the connection broke off')
+            show()
+            if time.monotonic() < until: continue
+            if f.tell() - mark < 1000 * patience:
+                raise TimeoutError(f'only {f.tell() - mark} bytes in {patience} seconds')
+            mark, until = f.tell(), time.monotonic() + patience
+    if total is not None and f.tell() != total: raise ConnectionError('the connection broke off')
+
+@contextmanager
+def _shown(f, total):
+    "Inside, a function that says on a terminal or in a notebook how far the file is"
+    name, said = Path(f.name).stem, 0.
+    of = f' of {total / 1e6:,.0f}' if total else ''
+    def show():
+        nonlocal said
+        if time.monotonic() < said + .5 and f.tell() != total: return
+        said = time.monotonic()
+        print(f'\r{name}: {f.tell() / 1e6:,.0f}{of} MB', end='', file=sys.stderr)
+    if not (sys.stderr.isatty() or 'ipykernel' in sys.modules): yield lambda: None
+    else:
+        yield show
+        print(file=sys.stderr)
 
 # %% ../nbs/core.ipynb #49c4c37e
 def fetch(url, # where it is
           to, # the file to make
           md5=None, # what its checksum is, if that is known
           timeout=8, # seconds without an answer before giving up
+          sha256='', # how this checksum begins, if that is known
          ) -> Path: # `to`
     """A downloaded file, at once if it is there already. Interrupted, the next call goes on.
     Raises `ColorganError` when it cannot be had."""
-    to, part = Path(to), Path(f'{to}.part')
+    to, part, tag = Path(to), Path(f'{to}.part'), Path(f'{to}.part.tag')
     if to.exists(): return to
+    def whole(): # as far as anybody can tell
+        return not (md5 and file_digest(part, 'md5') != md5
+                    or sha256 and not file_digest(part).startswith(sha256)
+                    or to.suffix == '.zip' and not zipfile.is_zipfile(part))
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
-        have = part.stat().st_size if part.exists() else 0
-        with open_url(url, have, timeout) as r:
-            _append(r, part, have, sys.stderr.isatty() or 'ipykernel' in sys.modules)
-    except HTTPError as e:
-        if e.code != 416: raise ColorganError(f'{url} cannot be downloaded ({e})') from e
+        with only_one(part) as f:
+            if to.exists(): return to
+            _download(url, f, tag, bool(md5 or sha256 or to.suffix == '.zip'), timeout)
+            f.flush(); os.fsync(f.fileno())
+            if not whole():
+                f.truncate(0)
+                raise ColorganError(f'what came from {url} is not what it should be: its '
+                                    'checksum differs, or it is cut off; try again')
+            if not fcntl: f.close() # elsewhere an open file cannot be renamed
+            os.replace(part, to)
+            flush_folder(to.parent)
+            tag.unlink(missing_ok=True)
+    except HTTPError as e: raise ColorganError(f'{url} cannot be downloaded ({e})') from e
     except (OSError, HTTPException) as e:
         why = getattr(e, 'reason', e)
         raise ColorganError(f"{url} cannot be downloaded "
                             f"({getattr(why, 'strerror', None) or why}): try again, and it "
                             "goes on where it was") from e
-    if md5 and _md5(part) != md5 or to.suffix == '.zip' and not zipfile.is_zipfile(part):
-        part.unlink()
-        raise ColorganError(f'what came from {url} is not what it should be: its checksum '
-                            'differs, or it is cut off; try again')
-    os.replace(part, to)
     return to
 
 # %% ../nbs/core.ipynb #1abb6c1f
-def _md5(path):
-    with open(path, 'rb') as f: return hashlib.file_digest(f, 'md5').hexdigest()
+def _download(url, f, tag, known, timeout):
+    "What is missing of the file `f`; all of it if the server has another file by now, as its `tag` tells"
+    have = f.seek(0, os.SEEK_END)
+    was = tag.read_text() if tag.exists() else ''
+    if have and not (was or known): have = 0
+    try: r = open_url(url, have, timeout, was if have else '')
+    except HTTPError as e:
+        if e.code != 416 or not have: raise
+        if e.headers.get('Content-Range') == f'bytes */{have}': return
+        have, r = 0, open_url(url, 0, timeout)
+    with r:
+        now = r.headers.get('ETag') or r.headers.get('Last-Modified') or ''
+        if r.status != 206: have = 0
+        if not have: f.truncate(0)
+        write_whole(tag, b'' if now.startswith('W/') else now.encode())
+        _append(r, f, have, known, 4 * timeout)
+
+@contextmanager
+def only_one(path):
+    "The file at `path`, open for appending, while no other process has it"
+    while True:
+        with open(path, 'a+b') as f:
+            if fcntl: fcntl.flock(f, fcntl.LOCK_EX)
+            if os.path.exists(path) and os.path.samestat(os.stat(path), os.fstat(f.fileno())):
+                yield f
+                return
+
+# %% ../nbs/core.ipynb #eec6c52a
+def file_digest(path, kind='sha256') -> str: # in hexadecimal digits
+    "The checksum of a file"
+    with open(path, 'rb') as f: return hashlib.file_digest(f, kind).hexdigest()
