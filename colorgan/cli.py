@@ -9,9 +9,10 @@ __all__ = ['commands', 'parser', 'main']
 
 # %% ../nbs/12_cli.ipynb #f327118e
 import argparse, os, sys, warnings
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from . import __version__
-from .core import ColorganError
+from .core import ColorganError, ColorganWarning
 
 # %% ../nbs/12_cli.ipynb #136f6161
 class _Parser(argparse.ArgumentParser):
@@ -44,7 +45,8 @@ def _words(p, *names):
                      "resnet18-two-stage)"),
         size=dict(type=int, metavar='N', help='short side in pixels'),
         device=dict(metavar='D', help='cpu, cuda or mps (default: the best there is)'),
-        json=dict(metavar='FILE', help='write the figures there, too'))
+        json=dict(metavar='FILE', help='write the figures there, too'),
+        overwrite=dict(action='store_true', help='write over files that are there already'))
     for n in names: p.add_argument(f'--{n}', **shared[n])
 
 # %% ../nbs/12_cli.ipynb #d5d48553
@@ -57,6 +59,12 @@ def _count_or_auto(text):
     if text != 'auto' and not text.isdigit():
         raise argparse.ArgumentTypeError(f"it is a number or auto, not {text!r}")
     return text if text == 'auto' else int(text)
+
+def _free(a, *paths):
+    "Raise `ColorganError` if there is something already where a result goes, unless `--overwrite` allows it"
+    for p in paths:
+        if p and not a.overwrite and os.path.exists(p) and not (os.path.isdir(p) and not os.listdir(p)):
+            raise ColorganError(f'{p} is there already: give another name, or --overwrite')
 
 def _workspace():
     from colorgan.engine.drive import workspace
@@ -81,9 +89,14 @@ def _beside(inputs, format=None):
 def _colorize(a):
     out = a.out if a.out is not None else _beside(a.input, a.format)
     if '-' in (*a.input, out): return _pipe(a)
+    from colorgan.photos.files import unlimited
     from colorgan.use.album import colorize_files
-    report = colorize_files(a.input, out, a.weights, a.size, a.device, a.saturation, a.format,
-                            a.suffix, a.quality, a.subsampling, a.hint, a.overwrite)
+    with unlimited() if a.no_limits else nullcontext():
+        report = colorize_files(a.input, out, a.weights, a.size, a.device, a.saturation, a.format,
+                                a.suffix, a.quality, a.subsampling, a.hint, a.overwrite)
+    if report.left:
+        names = ', '.join(report.left[:8]) + (', …' if len(report.left) > 8 else '')
+        print(f'colorgan: {len(report.left)} other files were left alone: {names}', file=sys.stderr)
     for f in report.failed: print(f'colorgan: {f}', file=sys.stderr)
     there = (f', {report.there} there already (--overwrite colorizes them again)'
              if report.there else '')
@@ -96,7 +109,7 @@ def _colorize(a):
 def _pipe(a):
     "One photo from standard input, to standard output, or both"
     from colorgan.use.album import colorize_pipe
-    from colorgan.photos.files import format_of
+    from colorgan.photos.files import format_of, unlimited
     from colorgan.core import write_whole
     if len(a.input) > 1: raise ColorganError('- stands for one photo: give no other beside it')
     if a.out == '-' and sys.stdout.isatty():
@@ -105,8 +118,9 @@ def _pipe(a):
     if a.out != '-': format_of(a.out)
     src = sys.stdin.buffer if a.input == ['-'] else a.input[0]
     format = a.format if a.out == '-' else os.path.splitext(a.out)[1][1:]
-    content = colorize_pipe(src, a.weights, a.size, a.device, a.saturation, a.quality,
-                            a.subsampling, a.hint, format)
+    with unlimited() if a.no_limits else nullcontext():
+        content = colorize_pipe(src, a.weights, a.size, a.device, a.saturation, a.quality,
+                                a.subsampling, a.hint, format)
     if a.out != '-': write_whole(a.out, content)
     else: sys.stdout.buffer.write(content), sys.stdout.buffer.flush()
 
@@ -135,6 +149,8 @@ def _colorize_words(p):
                    help='a point of one photo and its colour, as 120,80,#c03030; given again, '
                         'more of them')
     p.add_argument('--overwrite', action='store_true', help='colorize again what is there already')
+    p.add_argument('--no-limits', action='store_true',
+                   help='read photos of any size, however long that takes; only if you trust them')
 
 # %% ../nbs/12_cli.ipynb #9a7a07bc
 def _recipe(a):
@@ -220,7 +236,13 @@ def _run_words(p):
 # %% ../nbs/12_cli.ipynb #409edc9e
 def _status(a):
     from colorgan.engine.folder import status
-    for run in a.run_folder: print(status(run))
+    bad = 0
+    for run in a.run_folder:
+        try: print(status(run))
+        except ColorganError as e:
+            bad += 1
+            print(f'colorgan: {e}', file=sys.stderr)
+    return bad and (2 if bad == len(a.run_folder) else 1)
 
 # %% ../nbs/12_cli.ipynb #d5b159d7
 def _status_words(p):
@@ -257,6 +279,7 @@ def _print_frontier(rows):
 def _evaluate(a):
     from colorgan.evaluation import evaluate
     from colorgan.core import write_json
+    _free(a, a.json, a.sheet)
     result = evaluate(a.weights or ['light'], a.data, a.size, a.work, a.items, a.device,
                       a.protocol, sheet=a.sheet, sizes=a.sizes, old=a.old,
                       frontier=a.frontier)
@@ -289,7 +312,7 @@ def _evaluate_words(p):
     p.add_argument('--frontier', metavar='PNG',
                    help='draw how the distances change as the chroma is multiplied, for '
                         'weights to be compared at the same colourfulness')
-    _words(p, 'size', 'device', 'json')
+    _words(p, 'size', 'device', 'json', 'overwrite')
 
 # %% ../nbs/12_cli.ipynb #dae9c48d
 def _compare(a):
@@ -342,8 +365,15 @@ def _cache_words(p):
                    help='short side of the photos in it (default: 256)')
 
 # %% ../nbs/12_cli.ipynb #cac4e002
+def _drawn_before(path):
+    "Whether a file is a sheet of `inspect`"
+    try:
+        with open(path, 'rb') as f: return b'colorgan inspect' in f.read(200)
+    except OSError: return False
+
 def _inspect(a):
     from colorgan.photos.screen import inspect
+    if not _drawn_before(a.out): _free(a, a.out)
     print(inspect(a.data, a.out)['report'])
 
 # %% ../nbs/12_cli.ipynb #cac4e005
@@ -352,6 +382,7 @@ def _inspect_words(p):
                    help='folders, zips, lists, or the name of a collection')
     p.add_argument('--out', default='inspect.png', metavar='PNG',
                    help='where to draw what would be left out (default: inspect.png)')
+    _words(p, 'overwrite')
 
 # %% ../nbs/12_cli.ipynb #449a97cd
 def _recipes(a):
@@ -361,6 +392,7 @@ def _recipes(a):
 # %% ../nbs/12_cli.ipynb #eccb7205
 def _export(a):
     from colorgan.use.onnx import export_onnx
+    _free(a, a.onnx)
     info = export_onnx(a.weights, a.onnx, a.size, a.chroma_only, a.half)
     print(f"{a.onnx}: {info['graph']} graph of {info['recipe']}, checked: within "
           f"{info['difference']:.0f} of 255 levels of torch on 99.9 % of pixels")
@@ -377,6 +409,7 @@ def _export_words(p):
                    help='the network alone, from lightness to a and b')
     p.add_argument('--half', action='store_true',
                    help='store weights at half precision, in half the room')
+    _words(p, 'overwrite')
 
 # %% ../nbs/12_cli.ipynb #23eb3df2
 def _app(a):
@@ -396,6 +429,7 @@ def _app_words(p):
 # %% ../nbs/12_cli.ipynb #efde7b0c
 def _page(a):
     from colorgan.use.page import make_page
+    _free(a, a.out)
     print(f'The page is in {make_page(a.out, a.weights, a.sample)}. Any static host can serve '
           f'it; to see it here: python -m http.server -d {a.out}')
 
@@ -404,7 +438,7 @@ def _page_words(p):
     p.add_argument('--out', required=True, metavar='DIR', help='the folder to make')
     p.add_argument('--sample', metavar='PHOTO',
                    help='the photo that greets visitors (default: a bundled one)')
-    _words(p, 'weights')
+    _words(p, 'weights', 'overwrite')
 
 # %% ../nbs/12_cli.ipynb #d1b36af3
 def _demo(a):
@@ -462,13 +496,32 @@ def parser() -> argparse.ArgumentParser:
         c.set_defaults(run=run)
     return p
 
+# %% ../nbs/12_cli.ipynb #76b401cc
+@contextmanager
+def _warnings_as_sentences():
+    "Inside, warnings of colorgan are a line like an error's"
+    before = warnings.showwarning
+    def show(message, category, *args, **kwargs):
+        if category is ColorganWarning: print(f'colorgan: {message}', file=sys.stderr)
+        else: before(message, category, *args, **kwargs)
+    warnings.showwarning = show
+    try: yield
+    finally: warnings.showwarning = before
+
 # %% ../nbs/12_cli.ipynb #38d57e2b
 def main(argv=None) -> int: # the exit status: 0, or 2 after an error, 1 if some photos failed, 130 after Ctrl-C
     "The `colorgan` command"
     if not sys.warnoptions: warnings.simplefilter('ignore')
+    warnings.simplefilter('default', ColorganWarning)
     try:
-        args = parser().parse_args(argv)
-        return args.run(args) or 0
+        with _warnings_as_sentences():
+            args = parser().parse_args(argv)
+            status = args.run(args) or 0
+            sys.stdout.flush()
+            return status
+    except BrokenPipeError: # whoever read it, `head` for example, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (Exception, KeyboardInterrupt) as e:
         if os.environ.get('COLORGAN_DEBUG'): raise
         print(f'colorgan: {_sentence(e)}', file=sys.stderr)

@@ -187,7 +187,7 @@ def served(folder):
     try:
         line = process.stdout.readline()
         assert 'Ctrl-C ends it' in line, line + process.stderr.read()
-        yield re.search(r'http://127\.0\.0\.1:\d+/', line)[0]
+        yield re.search(r'http://127\.0\.0\.1:\d+/\?token=[\w-]+', line)[0]
         process.send_signal(signal.SIGINT)
         assert process.wait(120) == 0
         said = process.stderr.read()
