@@ -32,12 +32,18 @@ def fit(im: Image.Image, # RGB
                      (x, y, x + w, y + h), reducing_gap=3.)
 
 # %% ../../nbs/photos/03_cache.ipynb #4a5e0f6b
+_for_now = (errno.EIO, errno.EACCES, errno.EPERM, errno.ENOMEM, errno.EMFILE, errno.ENFILE,
+            errno.ESTALE, errno.ETIMEDOUT)
 row_type = np.dtype([('w', '<u2'), ('h', '<u2'), ('crc', '<u4'), ('start', '<u8')] + measures)
 def _prepare(job):
-    "A photo's row in the table and its bytes; `None` and nothing if it cannot be read"
+    """A photo's row in the table and its bytes; `None` and nothing if it cannot be read. Raises
+    `ColorganError` if that may be different tomorrow."""
     ref, short = job
     try: im = open_photo(ref, short)
-    except ColorganError: return None, b''
+    except ColorganError as e:
+        if getattr(e.__cause__, 'errno', None) not in _for_now: return None, b''
+        raise ColorganError(f'{e}: try again, and it goes on where it was, or leave the photo '
+                            'out') from e
     row, small = np.zeros((), row_type), fit(im, short)
     m, pixels = measure(im), small.tobytes()
     for k in m.dtype.names: row[k] = m[k]
@@ -126,7 +132,7 @@ def _finish(part, rows, names, key, short):
     with open(part.name, 'r+b') as f:
         f.write((MAGIC + b'%08x' % zlib.crc32(head.ljust(HEAD - len(MAGIC) - 8))
                  + head).ljust(HEAD))
-        os.fsync(f.fileno())
+        f.flush(); os.fsync(f.fileno())
 
 # %% ../../nbs/photos/03_cache.ipynb #4666db80
 def estimate(refs, short, look=48) -> int: # bytes
