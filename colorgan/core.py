@@ -233,7 +233,9 @@ def fetch(url, # where it is
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
         with only_one(part) as f:
-            if to.exists(): return to
+            if to.exists(): # another process was first
+                if fcntl: part.unlink(missing_ok=True)
+                return to
             _download(url, f, tag, bool(md5 or sha256 or to.suffix == '.zip'), timeout)
             f.flush(); os.fsync(f.fileno())
             if not whole():

@@ -79,8 +79,9 @@ class RunFolder:
         "Where the training was, and when"
         try: p = json.loads(self._progress.read_text(encoding='utf-8'))
         except (OSError, ValueError, RecursionError): return {}
-        right = isinstance(p, dict) and _are(p, time=(int, float), host=str)
-        return p if right else {}
+        if not isinstance(p, dict) or not _are(p, time=float, host=str): return {}
+        return {k: v for k, v in p.items()
+                if k not in ('epochs', 'left', 'photos_per_s') or _is(v, float)}
     def report(self, **progress):
         "Write `progress.json`, with this machine's name and the time"
         said = json.dumps(progress | dict(host=platform.node(), time=time.time())).encode()
@@ -128,7 +129,11 @@ def read_lines(path) -> list: # of dicts
     path = Path(path)/'log.jsonl' if Path(path).is_dir() else Path(path)
     return _parsed(_text_of(path), path)
 
-def _are(d, **kinds): return all(isinstance(d.get(k), kind) for k, kind in kinds.items())
+def _is(v, kind):
+    "Whether `v` is a text, or a number that can be shown"
+    if kind is str: return isinstance(v, str)
+    return isinstance(v, (int, kind)) and abs(v) < 1e15
+def _are(d, **kinds): return all(_is(d.get(k), kind) for k, kind in kinds.items())
 
 def _text_of(path):
     try: return path.read_bytes().decode('utf-8', 'replace')
@@ -167,7 +172,7 @@ def status(run) -> str: # a few lines
                             'The same command with --resume goes on.',
              'not begun': f'begun ({recipe}), no batch is through yet.'}
     lines = [f'{run}: {words[state]}']
-    if state != 'finished' and _are(p, stage=str, epoch=int, batch=int, batches=int, share=(int, float)):
+    if state != 'finished' and _are(p, stage=str, epoch=int, batch=int, batches=int, share=float):
         lines.append(_where(p, state == 'running'))
     try: log = folder.log() if p else []
     except ColorganError as e: lines.append(f'Its log is damaged ({e}).')
@@ -179,7 +184,7 @@ def _after(line):
     metrics = ', '.join(f'{k} {v:.4g}' for k, v in line.items()
                         if isinstance(v, float) and k not in ('seconds', 'lr'))
     epoch = line.get('epoch')
-    return (f"after epoch {epoch + 1 if isinstance(epoch, int) else '?'} of "
+    return (f"after epoch {epoch + 1 if _is(epoch, int) else '?'} of "
             f"{line.get('stage', '?')}: {metrics}")
 
 def _where(p, running):

@@ -9,7 +9,7 @@ __all__ = ['versions', 'tensors_of', 'save_model', 'bundled_weights', 'find_weig
            'load_model', 'blend', 'model_card', 'publish']
 
 # %% ../../nbs/nets/05_weights.ipynb #6c2a793e
-import dataclasses, json, re
+import dataclasses, json, math, re
 from pathlib import Path
 from ..core import ColorganError, fetch, file_digest, make_folder, write_whole
 from ..recipes import recipe_from
@@ -118,14 +118,15 @@ def read_model_json(weights, # as `find_weights` takes them
     except ColorganError as e:
         raise ColorganError(f'{f} comes from another version of colorgan: {e}') from e
     for k, n in _numbers(dataclasses.asdict(info['recipe'])):
-        if k in ('size', 'sizes', 'gen_kw', 'critic_kw') and abs(n) > 4096:
+        most = dict.fromkeys(('size', 'sizes', 'gen_kw', 'critic_kw'), 4096) | dict(width=16)
+        if abs(n) > most.get(k, math.inf):
             raise ColorganError(f'{f} says {k} {n}, and no network of colorgan is that large')
     return info
 
 def _numbers(d):
     "The numbers in a dict, those in lists and dicts within it, too, each with the name of the field"
     for k, v in d.items():
-        if isinstance(v, dict): yield from ((k, n) for _, n in _numbers(v))
+        if isinstance(v, dict): yield from ((i if i == 'width' else k, n) for i, n in _numbers(v))
         elif isinstance(v, (list, tuple)): yield from ((k, n) for _, n in _numbers(dict(enumerate(v))))
         elif isinstance(v, (int, float)): yield k, v
 
@@ -175,12 +176,11 @@ def load_model(weights, # as `find_weights` takes them
     "The trained generator; raises `ColorganError` in one sentence if it cannot be had"
     import torch
     from colorgan.generator import create_gen
-    from colorgan.nets.light import ab_bins
     recipe, state = read_model_json(weights)['recipe'], load_tensors(weights)
     what = f'the weights in {find_weights(weights)}'
-    if recipe.gen_kw.get('head') == 'bins': ab_bins()
-    with torch.device('meta'): own = create_gen(recipe, pretrained=False).state_dict()
-    _check_fit(own, state, what)
+    if recipe.gen_kw.get('head') != 'bins': # whose colours have to be computed
+        with torch.device('meta'): own = create_gen(recipe, pretrained=False).state_dict()
+        _check_fit(own, state, what)
     gen = fill(create_gen(recipe, pretrained=False), state, what)
     gen.recipe = recipe
     return gen.to(device or 'cpu').eval()

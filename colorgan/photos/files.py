@@ -24,7 +24,7 @@ def label(src) -> str:
     if isinstance(src, Image.Image): return 'the image'
     if not isinstance(src, (str, os.PathLike)) and not hasattr(src, 'inner'): return 'the input'
     name = photo_name(src)
-    return name if name.isprintable() else ascii(name)
+    return name if name and name.isprintable() else ascii(name)
 
 # %% ../../nbs/photos/00_files.ipynb #1744ee99
 _plugins = dict(JPEG='Jpeg', PNG='Png', WEBP='WebP', TIFF='Tiff', BMP='Bmp', GIF='Gif',
