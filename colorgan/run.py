@@ -200,7 +200,7 @@ def fit_stage(run, # the `Run`
         raise ColorganError(f'the loss of step {finite.bad} is not finite: its batch is in '
                             f'{batch}; '
                             'try a smaller learning rate, or clip=1')
-    if not rank(): run.save_stage(number, stage, learn, gen, not stop.stopped, last)
+    if not rank(): run.save_stage(number, stage, learn, gen, not stop.cut, last)
     run.state = None
     if all_reduce_max(stop.requested):
         if not rank(): run.folder.close()

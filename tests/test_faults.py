@@ -4,6 +4,8 @@
 import contextlib
 import http.server
 import io
+import os
+import re
 import shutil
 import sys
 import tempfile
@@ -11,16 +13,19 @@ import threading
 import zlib
 from collections import Counter
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from colorgan.cli import main
 from colorgan.colorizer import Colorizer
 from colorgan.core import ColorganError, fetch, write_whole
 from colorgan.engine.checkpoint import Checkpoints
 from colorgan.engine.drive import Mirror, bring_back
+from colorgan.engine.folder import RunFolder
 from colorgan.nets.weights import load_tensors, save_model
 from colorgan.photos.cache import make_cache
 from colorgan.photos.refs import open_cache
@@ -292,6 +297,119 @@ def test_every_fault(name):
 def test_faults_in_a_training():
     count, found = injected('training', 7, forever=(False,))
     assert count > 20 and not found, '\n'.join(map(str, found))
+
+
+@pytest.fixture(scope='module')
+def training(): return Training()
+
+
+@pytest.mark.parametrize('name, content', [('run.json', b''), ('run.json', b'{"recipe": {"na'), ('run.json', None), ('log.jsonl', b''),
+                                           ('log.jsonl', b'{"stage": "pretr'), ('log.jsonl', b'\xff\xfe')], ids=str)
+def test_half_files_do_not_stop_a_resume(name, content, training, tmp_path):
+    training.prepare(tmp_path)
+    log = (tmp_path/'run'/'log.jsonl').read_text()
+    if content is None: (tmp_path/'run'/name).unlink()
+    else: (tmp_path/'run'/name).write_bytes(content)
+    training.act(tmp_path)
+    assert training.weights(tmp_path/'run') == training.right
+    lines = (tmp_path/'run'/'log.jsonl').read_text()
+    assert lines.startswith(log) and lines.count('\n') == 3 and RunFolder(tmp_path/'run').settings()['finished']
+
+
+def test_settings_of_a_checkpoint_are_compared(training, tmp_path):
+    training.prepare(tmp_path)
+    (tmp_path/'run'/'run.json').write_bytes(b'')
+    with pytest.raises(ColorganError, match='was begun with seed 42, not 1'):
+        quiet(train, 'bundled', recipe, tmp_path/'run', resume=True, seed=1, **training.words)
+    (tmp_path/'run'/'run.json').write_bytes(b'')
+    with pytest.raises(ColorganError, match='run.json is damaged'): quiet(train, 'bundled', recipe, tmp_path/'run', **training.words)
+
+
+def test_disk_that_is_full_for_a_while(training, tmp_path):
+    """Until the second stage nothing but small files can be written. That is said once for checkpoints and once for the rest, and
+    at the end all is there."""
+    training.prepare(tmp_path)
+    full = True
+    def watch(kind, path, function, *args, **kwargs):
+        nonlocal full
+        full = full and not Path(path).name.startswith('progress')
+        if kind == 'write' and full and args and len(args[0]) > 5000: raise OSError(errors['ENOSPC'], 'No space left on device', path)
+        return function(*args, **kwargs)
+    run = tmp_path/'run'
+    def report(self, **progress):
+        nonlocal full
+        full = progress['stage'] == 'pretrain'
+    with patch.object(RunFolder, 'report', report), watched(tmp_path, watch): training.act(tmp_path)
+    assert training.weights(run) == training.right
+    assert (run/'checkpoints'/'best.safetensors').exists() and (run/'sheets'/'pretrain-001.png').exists() and (run/'sheet.png').exists()
+    assert training.said.count('No checkpoint could be written') == 1
+    assert training.said.count('the training goes on, and this is written when it is possible') == 1
+
+
+def test_model_that_cannot_be_written_is_saved_elsewhere(training, tmp_path):
+    training.prepare(tmp_path)
+    def watch(kind, path, function, *args, **kwargs):
+        if f'{os.sep}model' in path and kind in ('open', 'mkdir'): raise OSError(errors['ENOSPC'], 'No space left on device', path)
+        return function(*args, **kwargs)
+    with watched(tmp_path/'run', watch), pytest.raises(ColorganError, match='the model is in .*: copy it') as e: training.act(tmp_path)
+    elsewhere = Path(re.search('the model is in (.*): copy it', str(e.value))[1])
+    assert training.weights(elsewhere) == training.right
+    shutil.rmtree(elsewhere.parent)
+    assert list(training.again(tmp_path)) == []
+
+
+def test_what_another_version_wrote_is_not_damaged(tmp_path):
+    c = Checkpoints(tmp_path)
+    quiet(c.save, dict(step=0), 0)
+    torch.save(dict(step=Recorder()), tmp_path/'0000000001.pt')
+    with pytest.raises(ColorganError, match='is whole, but this version cannot read it'): c.load()
+    assert [f.name for f in c.files()] == ['0000000000.pt', '0000000001.pt'] == sorted(os.listdir(tmp_path))
+
+
+class Recorder: "A class that no checkpoint may hold"
+
+
+@pytest.mark.parametrize('keep', [0, -1, 1.5])
+def test_keeping_no_checkpoint_is_refused(keep, tmp_path):
+    with pytest.raises(ColorganError, match='keep cannot be'): train('bundled', recipe, tmp_path/'run', keep=keep)
+    assert not (tmp_path/'run').exists()
+
+
+def test_one_odd_run_does_not_hide_the_others(tmp_path, capsys):
+    for name, content in dict(good='{"recipe": {"name": "light"}}', odd='{"recipe":').items():
+        (tmp_path/name).mkdir()
+        (tmp_path/name/'run.json').write_text(content)
+    assert main(['status', str(tmp_path/'odd'), str(tmp_path/'good')]) == 1
+    said = capsys.readouterr()
+    assert 'begun (light)' in said.out and 'odd/run.json is damaged' in said.err
+
+
+def test_clock_that_is_ahead_is_no_sign_of_life(tmp_path):
+    (tmp_path/'run.json').write_text('{"recipe": {"name": "light"}}')
+    (tmp_path/'progress.json').write_text('{"host": "elsewhere", "time": 9e9}')
+    assert RunFolder(tmp_path).state()[0] == 'interrupted'
+
+
+def test_a_file_that_is_not_ours_is_refused(tmp_path):
+    photos_in(tmp_path/'photos')
+    for end in 'part', 'log':
+        mine = tmp_path/f'photos.cache.colorgan-{end}'
+        mine.write_text('a diary')
+        with pytest.raises(ColorganError, match='is not what remained of a cache'): quiet(make_cache, tmp_path/'photos', tmp_path/'photos.cache', 32)
+        assert mine.read_text() == 'a diary'
+        mine.unlink()
+
+
+def test_drive_that_holds_a_damaged_run_json_is_not_overwritten(tmp_path):
+    restored(Drive.run | {'run.json': b''}, tmp_path/'drive')
+    quiet(bring_back, tmp_path/'drive', tmp_path/'near')
+    assert tree(tmp_path/'near') == Drive.run | {'run.json': b''}
+
+
+def test_near_side_that_is_gone_takes_nothing_with_it(tmp_path):
+    restored(Drive.run, tmp_path/'drive'/'run')
+    assert not quiet(Mirror(tmp_path/'near', tmp_path/'drive'/'run').look)[0]
+    assert tree(tmp_path/'drive'/'run') == Drive.run
 
 
 def test_faults_are_found():

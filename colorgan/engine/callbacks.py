@@ -58,6 +58,7 @@ class Interruptible(Callback):
     "Let Ctrl-C, or SIGTERM, end the training after the batch that is under way; `stopped` says that it did"
     order, requested, stopped, by = order_of('Interruptible'), False, False, 'Ctrl-C'
     before = {} # the handlers that were there
+    begun, cut = 0, False # batches of the epoch that were done before a resume; whether the stage was ended early
     def _on_signal(self, number, frame):
         self._put_back()
         self.requested, self.by = True, 'Ctrl-C' if number == signal.SIGINT else 'SIGTERM'
@@ -69,8 +70,13 @@ class Interruptible(Callback):
             self.before = {n: signal.signal(n, self._on_signal)
                            for n in (signal.SIGINT, signal.SIGTERM)}
     def after_loss(self): self.stopped = all_reduce_max(self.requested)
+    def _end(self):
+        self.cut = True
+        raise CancelFitException()
     def after_batch(self):
-        if self.stopped: raise CancelFitException()
+        if self.stopped and self.training and self.begun + self.iter + 1 < self.n_iter: self._end()
+    def after_epoch(self):
+        if self.stopped and self.epoch + 1 < self.n_epoch: self._end()
     def after_fit(self): self._put_back()
     def after_error(self): self._put_back()
 

@@ -212,6 +212,7 @@ class CheckpointCallback(LinkedCallback):
             self.clock.spent = self.state['spent']
     def before_train(self):
         self.begun = self.first[1] if self.epoch == self.first[0] else 0
+        self.stop.begun = self.begun
         self.dls.train.seek(self.stage * 10**6 + self.epoch, self.begun)
         if self.state:
             restore_place(self.learn, self.state['learner'], self.begun > 0)
