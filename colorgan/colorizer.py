@@ -8,7 +8,7 @@ Docs: https://colorgan.github.io/colorgan/colorizer.html.md"""
 __all__ = ['TorchNet', 'OnnxNet', 'digest', 'network', 'Colorizer', 'colorize']
 
 # %% ../nbs/10_colorizer.ipynb #e6ccc1c7
-import copy, hashlib, os
+import hashlib, os
 from contextlib import nullcontext
 from functools import lru_cache
 from importlib.util import find_spec
@@ -28,8 +28,8 @@ _turns = WeakKeyDictionary() # a lock for each generator that is in use
 def _still(net):
     "A twin of a network in evaluation mode, with the same tensors; the network itself if it is in that mode"
     if not any(m.training for m in net.modules()): return net
-    twin = copy.copy(net)
-    twin.training = False
+    twin = net.__new__(type(net))
+    twin.__dict__ = net.__dict__ | dict(training=False, _compiled_call_impl=None)
     twin._modules = {k: m and _still(m) for k, m in net._modules.items()}
     return twin
 
@@ -78,13 +78,14 @@ class OnnxNet:
         try:
             self.session = ort.InferenceSession(str(path), options,
                                                 providers=['CPUExecutionProvider'])
+            inputs = [i.name for i in self.session.get_inputs()]
+            self.info = self.session.get_modelmeta().custom_metadata_map
         except Exception as e:
             raise ColorganError(f'{label(path)} is not an ONNX file that can be run') from e
-        if [i.name for i in self.session.get_inputs()] != ['L']:
+        if inputs != ['L']:
             raise ColorganError(f'{label(path)} holds something else than a network of '
                                 'colorgan: export it with '
                                 '--chroma-only')
-        self.info = self.session.get_modelmeta().custom_metadata_map
         name = f'in {label(path)}, '
         self.stride = check_number(f'{name}stride', self.info.get('stride', 32), 1, 1024, int)
         self.size = check_number(f'{name}size', self.info.get('size', 256), 16, 4096, int)

@@ -315,8 +315,8 @@ def _voila(port, most):
     from voila.app import Voila
     policy = ("default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; "
               "frame-ancestors 'self'")
-    config = Config(VoilaConfiguration=dict(preheat_kernel=True, default_pool_size=1))
-    config.MappingKernelManager = dict(cull_idle_timeout=600, cull_interval=60)
+    config = Config(VoilaConfiguration=dict(preheat_kernel=True, default_pool_size=1),
+                    MappingKernelManager=dict(cull_idle_timeout=600, cull_interval=60))
     if os.name == 'posix': config.KernelManager.transport = 'ipc'
     limits = dict(websocket_max_message_size=2**28, ws_ping_timeout=30_000,
                   allow_remote_access=False)
