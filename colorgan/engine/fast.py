@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from fastai.callback.core import CancelStepException
 from fastai.callback.fp16 import MixedPrecision
 from fastai.data.core import DataLoaders
+from fastai.data.load import DataLoader
 from ..core import ColorganError
 from ..gan import gan_learner
 from ..generator import create_gen
@@ -37,8 +38,8 @@ class AnyDeviceMixedPrecision(MixedPrecision):
         self.in_a_row = 0
         device, amp = self.dls.device, self.amp_mode.value
         self.autocast = autocast(device, amp)
-        self.learn.scaler, self.scales = torch.amp.GradScaler(device.type,
-                                                              enabled=amp == 'fp16'), []
+        scaler = torch.amp.GradScaler(device.type, enabled=amp == 'fp16', **self.kwargs)
+        self.learn.scaler, self.scales = scaler, []
     def before_batch(self):
         super().before_batch()
         self.inside = True
@@ -113,7 +114,7 @@ def fast_math(device): # torch device
 def trial_step(recipe, # a `Recipe`
                bs, # photos in the batch
                device, # torch device
-               amp='fp32', # precision, see `precision`
+               amp='fp32', # 'fp32', 'fp16' or 'bf16'
                gan=None, # whether there is a second stage; None: as the recipe says
                cbs=()): # more callbacks
     "Train new networks for two batches of noise, and forget them"
@@ -121,13 +122,14 @@ def trial_step(recipe, # a `Recipe`
     recipe = replace(recipe, sizes=(), growing=False, n_critic=1, n_critic_late=0, critic_warmup=0)
     gen = create_gen(recipe, pretrained=False)
     batch = gen.space.encode(torch.rand(bs, 3, recipe.size, recipe.size, device=device))
-    dls = DataLoaders([batch, batch], [batch]) # the first batch makes the optimizer's averages
-    dls.device = device
+    # the first batch makes the optimizer's averages
+    dls = DataLoaders(DataLoader([batch, batch], bs=None), DataLoader([batch], bs=None), device=device)
     gan = recipe.gan_epochs if gan is None else gan
     learn = (gan_learner if gan else pretrain_learner)(dls, recipe, gen)
     others = torch.empty(128_000_000, dtype=torch.uint8, device=device) # noqa: F841: photos that a run watches, batches that `Finite` keeps
-    with learn.no_bar(), learn.no_logging(), fast_math(device):
-        learn.fit(1, cbs=[*precision(device, amp, gen), *cbs])
+    # at this scale no step is skipped
+    half = [AnyDeviceMixedPrecision(amp, init_scale=1.)] if amp != 'fp32' else []
+    with learn.no_bar(), learn.no_logging(), fast_math(device): learn.fit(1, cbs=[*half, *cbs])
 
 # %% ../../nbs/engine/05_fast.ipynb #7105e90f
 batch_sizes = [n for i in range(9, 0, -1) for n in (2**i, 3 * 2**(i - 2)) if n == int(n)] + [1]
@@ -155,7 +157,7 @@ def largest_bs(step, # function of a batch size, which makes a step with it
 def auto_bs(recipe, # a `Recipe`, whose own batch size is taken on a processor
             device, # torch device
             photos, # how many there are to train on
-            amp='fp32', # precision
+            amp='fp32', # 'fp32', 'fp16' or 'bf16'
             gan=None, # whether there is a second stage; None: as the recipe says
            ) -> int:
     "The batch size that fills a GPU. A processor has no memory of its own, and no use for larger batches."
