@@ -126,7 +126,8 @@ def trial_step(recipe, # a `Recipe`
     dls = DataLoaders(DataLoader([batch, batch], bs=None), DataLoader([batch], bs=None), device=device)
     gan = recipe.gan_epochs if gan is None else gan
     learn = (gan_learner if gan else pretrain_learner)(dls, recipe, gen)
-    others = torch.empty(128_000_000, dtype=torch.uint8, device=device) # noqa: F841: photos that a run watches, batches that `Finite` keeps
+    # photos that a run watches, and batches that `Finite` keeps
+    others = torch.empty(128_000_000, dtype=torch.uint8, device=device) # noqa: F841
     # at this scale no step is skipped
     half = [AnyDeviceMixedPrecision(amp, init_scale=1.)] if amp != 'fp32' else []
     with learn.no_bar(), learn.no_logging(), fast_math(device): learn.fit(1, cbs=[*half, *cbs])
