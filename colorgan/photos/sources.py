@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 import numpy as np
 from .refs import CachePhoto, ZipPhoto, open_zip, has_lab_arrays, is_cache, lab_photos, open_cache, stl_photos
-from ..core import ColorganError, fetch, open_url, photo_name, write_whole
+from ..core import ColorganError, fetch, open_url, photo_name
 from .files import opened, read_some, suffixes
 
 # %% ../../nbs/photos/02_sources.ipynb #45e37a48
@@ -117,7 +117,9 @@ def _some_of_zip(url, folder, n):
         part.mkdir(parents=True, exist_ok=True)
         for i in infos:
             to = part/Path(i.filename).name
-            if not to.exists(): write_whole(to, z.read(i))
+            if to.exists() and to.stat().st_size == i.file_size: continue
+            to.with_suffix('.tmp').write_bytes(z.read(i))
+            os.replace(to.with_suffix('.tmp'), to)
     os.replace(part, folder)
 
 def coco(n=2000) -> list: # paths
