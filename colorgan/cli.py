@@ -516,6 +516,8 @@ def main(argv=None) -> int: # the exit status: 0, or 2 after an error, 1 if some
     try:
         with _warnings_as_sentences():
             args = parser().parse_args(argv)
+            empty = next((k for k, v in vars(args).items() if v == '' and k != 'suffix'), None)
+            if empty: raise ColorganError(f'the argument {empty} is empty: is a variable empty?')
             status = args.run(args) or 0
             sys.stdout.flush()
             return status
