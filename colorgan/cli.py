@@ -102,7 +102,8 @@ def _colorize(a):
              if report.there else '')
     failed = f', {len(report.failed)} failed' if report.failed else ''
     where = f' into {out.name}' if a.out is None and report.done else ''
-    print(f'{report.done} colorized{where}, {report.rate:.1f} photos/s{there}{failed}')
+    rate = f', {report.rate:.1f} photos/s' if report.done else ''
+    print(f'{report.done} colorized{where}{rate}{there}{failed}')
     return 0 if not report.failed else 1 if report.done or report.there else 2
 
 # %% ../nbs/12_cli.ipynb #e7175156

@@ -4,6 +4,7 @@
 import contextlib
 import http.server
 import io
+import itertools
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+from fastai.callback.core import Callback
 from PIL import Image
 
 from colorgan.cli import main
@@ -363,6 +365,32 @@ def test_what_another_version_wrote_is_not_damaged(tmp_path):
     torch.save(dict(step=Recorder()), tmp_path/'0000000001.pt')
     with pytest.raises(ColorganError, match='is whole, but this version cannot read it'): c.load()
     assert [f.name for f in c.files()] == ['0000000000.pt', '0000000001.pt'] == sorted(os.listdir(tmp_path))
+
+
+def test_what_is_damaged_is_moved_aside(tmp_path):
+    "Only a wrong checksum is damage, and not even that is deleted."
+    c = Checkpoints(tmp_path)
+    for i in range(2): quiet(c.save, dict(step=i), i)
+    content = bytearray(c.files()[-1].read_bytes())
+    content[len(content) // 2] ^= 1
+    c.files()[-1].write_bytes(content)
+    state, said = quiet(c.load)
+    assert state['step'] == 0 and 'The damaged one is now called 0000000001.pt.damaged' in said
+    assert (tmp_path/'0000000001.pt.damaged').read_bytes() == content and [f.name for f in c.files()] == ['0000000000.pt']
+
+
+def test_a_clock_that_jumps_ends_nothing(tmp_path, monkeypatch):
+    "A stage of a minute and checkpoints every five: a clock on the wall that goes hours forth and back counts for neither."
+    jumps = itertools.cycle([0, 1e5, -1e5])
+    monkeypatch.setattr('time.time', lambda: 1.7e9 + next(jumps))
+    steps = []
+    class Stop(Callback):
+        def after_batch(self):
+            steps.append(self.train_iter)
+            if self.train_iter == 8: raise KeyboardInterrupt('enough')
+    with pytest.raises(KeyboardInterrupt, match='enough'):
+        quiet(train, 'bundled', recipe, tmp_path/'run', device='cpu', pretrain_minutes=1, checkpoint_minutes=5, cbs=Stop())
+    assert steps[-1] == 8 and not list((tmp_path/'run'/'checkpoints').glob('*.pt'))
 
 
 class Recorder: "A class that no checkpoint may hold"
