@@ -1,0 +1,219 @@
+"""`colorgan grade`: hand-ins that are good, wrong, broken, endless and hostile; what is handed in stays as it is."""
+import csv
+import json
+import os
+import shutil
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from colorgan.cli import main
+from colorgan.course.grade import _pack, _unpack, grade_folder
+
+root = Path(__file__).resolve().parent.parent
+linux = pytest.mark.skipif(not sys.platform.startswith('linux'), reason='needs /proc')
+begin = 'from colorgan.course.checks import exercises\ncheck = exercises(2)'
+good = """def best(values, chances):
+    values, order = values.sort()
+    return values[(chances[order].cumsum(0) >= .5).nonzero()[0, 0]]
+check(1, best)"""
+also_good = 'check(2, lambda chances, T: (chances.log() / T).softmax(0))'
+
+
+def book(*cells):
+    return json.dumps(dict(metadata={}, nbformat=4, nbformat_minor=5, cells=[
+        dict(cell_type='code', source=c, metadata={}, outputs=[], execution_count=None) for c in cells]))
+
+
+def content(folder): return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob('*') if p.is_file()}
+
+
+@pytest.fixture
+def grade(tmp_path):
+    "Grade hand-ins, given by path and content; the rows by student"
+    def run(minutes=2., **kw):
+        folder = tmp_path/'in'
+        before = content(folder)
+        rows = grade_folder(folder, tmp_path/'marks.csv', minutes=minutes, say=lambda line: None, **kw)
+        assert content(folder) == before
+        written = list(csv.DictReader(open(tmp_path/'marks.csv', encoding='utf-8')))
+        assert [r['student'] for r in written] == [r['student'] for r in rows]
+        return {r['student']: r for r in rows}
+    def put(path, text):
+        (tmp_path/'in'/path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path/'in'/path).write_text(text)
+    run.put, run.folder = put, tmp_path/'in'
+    return run
+
+
+def test_good_wrong_and_broken(grade):
+    grade.put('student-01.ipynb', book(begin, good, also_good))
+    grade.put('student-02/2_losses.ipynb', book(begin, 'check(1, lambda v, p: (v * p).sum())'))
+    grade.put('student-03.ipynb', book(begin, 'def', good))
+    grade.put('student-04.ipynb', 'no notebook')
+    grade.put('student-05.ipynb', book())
+    grade.put('notes.txt', 'not a hand-in')
+    rows = grade(points=40)
+    assert [r['right'] for r in rows.values()] == [2, 0, 1, 0, 0]
+    assert rows['student-01']['points'] == 20 and rows['student-01']['failed'] == ''
+    assert 'the answer of squared errors' in rows['student-02']['wrong']
+    assert 'cell 2: SyntaxError' in rows['student-03']['failed']
+    assert 'not a notebook' in rows['student-04']['failed']
+    assert 'belongs to no walk-through' in rows['student-05']['failed']
+
+
+hostile = {
+    'ends itself': (['import os; os._exit(0)'], 'ended its process, with status 0'),
+    'is killed': (['import os; os.kill(os.getpid(), 9)'], 'ended by signal 9'),
+    'never ends': (['while True: pass'], 'its time was up'),
+    'never ends in a function': (['check(2, lambda *args: [0 for _ in iter(int, 1)])'], 'its time was up'),
+    'kills its parent': (['import os; os.kill(os.getppid(), 9)'], 'ended the process that judges it'),
+    'speaks nonsense': (['import os\nfor fd in range(3, 60):\n    try: os.write(fd, b"nonsense\\n")\n    except OSError: continue'], 'no longer replies'),
+}
+
+
+@linux
+@pytest.mark.parametrize('name', hostile)
+def test_hostile_hand_ins_do_not_stop_the_others(name, grade):
+    cells, said = hostile[name]
+    grade.put('student-01.ipynb', book(begin, good, *cells))
+    grade.put('student-02.ipynb', book(begin, good))
+    rows = grade(minutes=.4)
+    assert said in rows['student-01']['failed']
+    assert rows['student-02']['right'] == 1 and rows['student-02']['failed'] == ''
+
+
+forgeries = {
+    'replaces check': 'check = lambda n, a: True\ncheck(1, 7)',
+    'prints': 'print("Exercise 1: right.")\ncheck.right.add(1)',
+    'replaces the judges': 'from colorgan.course import answers\nanswers.judges[2][1] = lambda a: None\ncheck(1, 7)',
+    'replaces judged': 'from colorgan.course import answers, checks\nanswers.judged = checks.judged = lambda *a: None\ncheck(1, 7)',
+    'brings its own colorgan': 'import sys, types\nsys.modules["colorgan.course.answers"] = types.ModuleType("x")\ncheck(1, 7)',
+    'equals everything': 'class Any(float):\n    def __eq__(self, other): return True\ncheck(1, Any(3))',
+}
+
+
+@pytest.mark.parametrize('name', forgeries)
+def test_forged_results_are_not_believed(name, grade):
+    grade.put('student-01.ipynb', book(begin, forgeries[name]))
+    assert grade()['student-01']['right'] == 0
+
+
+@linux
+def test_nothing_survives(grade, tmp_path):
+    mark = tmp_path/'alive'
+    loop = f'import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        while True: open({str(mark)!r}, "w").write("x"); time.sleep(.05)\n    os._exit(0)\ntime.sleep(.5)'
+    grade.put('student-01.ipynb', book(begin, loop, good))
+    assert grade()['student-01']['right'] == 1
+    assert mark.exists()
+    mark.unlink()
+    time.sleep(.5)
+    assert not mark.exists()
+
+
+def test_it_writes_into_a_copy_and_much_output_is_borne(grade):
+    grade.put('student-01/data.txt', 'mine')
+    write = 'from pathlib import Path\nassert Path("data.txt").read_text() == "mine"\nfor p in Path().iterdir(): p.write_text("changed")\nPath("new.txt").touch()'
+    grade.put('student-01/losses.ipynb', book(begin, write, 'for _ in range(300): print("x" * 1_000_000)', good))
+    row = grade()['student-01']
+    assert (row['right'], row['failed']) == (1, '')
+
+
+def test_secrets_stay_here(grade, monkeypatch):
+    monkeypatch.setenv('SOME_TOKEN', 'secret')
+    grade.put('student-01.ipynb', book(begin, 'import os\nassert "SOME_TOKEN" not in os.environ', good))
+    assert grade()['student-01']['failed'] == ''
+
+
+def test_arguments_that_are_changed_are_seen(grade):
+    change = 'def f(lab, k):\n    lab[:, 1:] *= k\n    return lab\ncheck(3, f)'
+    keep = 'import torch\ncheck(3, lambda lab, k: lab * torch.tensor([1., k, k]).view(1, 3, 1, 1))'
+    for name, cell in {'student-01': change, 'student-02': keep}.items():
+        grade.put(f'{name}.ipynb', book(begin.replace('2', '1'), cell))
+    rows = grade(walks=[1])
+    assert 'it changes the tensor' in rows['student-01']['wrong']
+    assert rows['student-02']['right'] == 1
+
+
+def test_what_cannot_be_sent_is_judged_there_and_said(grade):
+    grade.put('student-01.ipynb', book(begin, 'import torch\ncheck(1, torch.nn.Linear(1, 1))'))
+    row = grade()['student-01']
+    assert row['right'] == 0 and row['judged in their process'] == '2.1'
+
+
+def test_two_of_a_kind(grade):
+    grade.put('student-01.ipynb', book(begin, good))
+    grade.put('student-01/again.ipynb', book(begin, good))
+    grade.put('student-02_2_losses.ipynb', book(begin, good))
+    grade.put('student-02_1_hour.ipynb', book(begin.replace('2', '1')))
+    rows = grade(walks=[2])
+    assert list(rows) == ['student-01', 'student-02']
+    assert 'both walk-through 2, neither was graded' in rows['student-01']['failed']
+    assert rows['student-02']['right'] == 1
+
+
+def test_zips_and_links(grade, tmp_path):
+    grade.folder.mkdir()
+    (tmp_path/'secret').write_text('secret')
+    with zipfile.ZipFile(grade.folder/'student-01.zip', 'w') as z:
+        z.writestr('mine/losses.ipynb', book(begin, good))
+        z.writestr('../../escaped.txt', 'x')
+    (grade.folder/'student-02.zip').write_bytes(b'PK no zip')
+    grade.put('student-03/losses.ipynb', book(begin, 'from pathlib import Path\nassert not Path("link").exists()', good))
+    os.symlink(tmp_path/'secret', grade.folder/'student-03'/'link')
+    rows = grade(walks=[2])
+    assert [r['right'] for r in rows.values()] == [1, 0, 1] and rows['student-03']['failed'] == ''
+    assert 'no zip that can be read' in rows['student-02']['failed']
+    assert not list(tmp_path.rglob('escaped.txt'))
+
+
+def test_a_cell_is_no_formula(grade, tmp_path):
+    grade.put('=cmd.ipynb', 'no notebook')
+    grade(walks=[2])
+    assert "'=cmd" in (tmp_path/'marks.csv').read_text()
+
+
+def test_a_run_and_a_card(grade):
+    from colorgan.nets.weights import bundled_weights
+    grade.put('student-01/losses.ipynb', book(begin))
+    grade.put('student-01/README.md', '# Mine\n\n## Training\n\nyes\n\n## Scores\n\n(grey)\n')
+    shutil.copytree(bundled_weights()['light-l1'], grade.folder/'student-01'/'model')
+    grade.put('student-02/losses.ipynb', book(begin))
+    grade.put('student-02/run/run.json', '{"recipe": {}}')
+    rows = grade()
+    assert "the package's own weights" in rows['student-01']['run']
+    assert 'no part "Limits"' in rows['student-01']['card']
+    assert 'no trained model' in rows['student-02']['run']
+
+
+wrong = [('nowhere --csv x.csv', 'no folder'), ('empty --csv x.csv', 'no notebooks'), ('in --csv in/nothing/../../notes', 'no table of colorgan grade'),
+         ('in --csv file/x.csv', 'cannot be written'), ('in --csv x.csv --minutes 0', 'minutes cannot be 0'), ('in --csv x.csv --walks 99', 'no walk-through 99'), ('in', '--csv')]
+
+
+@pytest.mark.parametrize(('words', 'said'), wrong)
+def test_what_a_teacher_gets_wrong_is_one_sentence(words, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ('empty', 'in/nothing'): Path(name).mkdir(parents=True)
+    for name in ('notes', 'file'): Path(name).write_text('my notes')
+    Path('in/student-01.ipynb').write_text(book(begin))
+    assert main(['grade', *words.split()]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith('colorgan: ') and err.count('\n') == 1 and said in err
+    assert Path('notes').read_text() == 'my notes' and not Path('x.csv').exists()
+
+
+def test_replies_are_data_only():
+    for bad in ({'array': ['|O8', [1], '']}, {'os': 1}, {}, {'list': [], 'tuple': []}):
+        with pytest.raises(ValueError): _unpack(bad)
+    with pytest.raises(TypeError): _pack(open)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('path', sorted(root.glob('teacher/solutions/*.ipynb')), ids=lambda p: p.stem)
+def test_solutions_are_all_right(path, grade):
+    grade.put('teacher.ipynb', path.read_text(encoding='utf-8'))
+    row = grade(minutes=10)['teacher']
+    assert row['right'] == row['of'] and row['failed'] == '', row
