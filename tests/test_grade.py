@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from colorgan.cli import main
-from colorgan.course.grade import _pack, _unpack, grade_folder
+from colorgan.course.answers import judges
+from colorgan.course.checks import exercises
+from colorgan.course.grade import grade_folder
+from colorgan.course.worker import pack, unpack
 
 root = Path(__file__).resolve().parent.parent
 linux = pytest.mark.skipif(not sys.platform.startswith('linux'), reason='needs /proc')
@@ -34,7 +37,7 @@ def content(folder): return {p.relative_to(folder).as_posix(): p.read_bytes() fo
 @pytest.fixture
 def grade(tmp_path):
     "Grade hand-ins, given by path and content; the rows by student"
-    def run(minutes=2., **kw):
+    def run(minutes=30., **kw):
         folder = tmp_path/'in'
         before = content(folder)
         rows = grade_folder(folder, tmp_path/'marks.csv', minutes=minutes, say=lambda line: None, **kw)
@@ -58,32 +61,46 @@ def test_good_wrong_and_broken(grade):
     grade.put('notes.txt', 'not a hand-in')
     rows = grade(points=40)
     assert [r['right'] for r in rows.values()] == [2, 0, 1, 0, 0]
-    assert rows['student-01']['points'] == 20 and rows['student-01']['failed'] == ''
+    first = rows['student-01']
+    assert first['points'] == round(40 * 2 / first['of'], 1) and first['failed'] == ''
     assert 'the answer of squared errors' in rows['student-02']['wrong']
     assert 'cell 2: SyntaxError' in rows['student-03']['failed']
     assert 'not a notebook' in rows['student-04']['failed']
     assert 'belongs to no walk-through' in rows['student-05']['failed']
 
 
-hostile = {
-    'ends itself': (['import os; os._exit(0)'], 'ended its process, with status 0'),
-    'is killed': (['import os; os.kill(os.getpid(), 9)'], 'ended by signal 9'),
-    'never ends': (['while True: pass'], 'its time was up'),
-    'never ends in a function': (['check(2, lambda *args: [0 for _ in iter(int, 1)])'], 'its time was up'),
-    'kills its parent': (['import os; os.kill(os.getppid(), 9)'], 'ended the process that judges it'),
-    'speaks nonsense': (['import os\nfor fd in range(3, 60):\n    try: os.write(fd, b"nonsense\\n")\n    except OSError: continue'], 'no longer replies'),
+ended = {
+    'ends itself': ('import os; os._exit(0)', 'ended its process, with status 0'),
+    'is killed': ('import os; os.kill(os.getpid(), 9)', 'ended by signal 9'),
+    'kills its parent': ('import os; os.kill(os.getppid(), 9)', 'ended the process that judges it'),
+    'speaks nonsense': ('import os\nfor fd in range(3, 60):\n    try: os.write(fd, b"nonsense\\n")\n    except OSError: continue', 'no longer replies'),
+}
+endless = {
+    'never ends': 'while True: pass',
+    'never ends in a function': 'check(2, lambda *args: [0 for _ in iter(int, 1)])',
+    'swallows interrupts': 'import signal\nfor s in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}: signal.signal(s, signal.SIG_IGN)\nwhile True: pass',
 }
 
 
 @linux
-@pytest.mark.parametrize('name', hostile)
+@pytest.mark.parametrize('name', ended)
 def test_hostile_hand_ins_do_not_stop_the_others(name, grade):
-    cells, said = hostile[name]
-    grade.put('student-01.ipynb', book(begin, good, *cells))
+    cell, said = ended[name]
+    grade.put('student-01.ipynb', book(begin, cell))
     grade.put('student-02.ipynb', book(begin, good))
-    rows = grade(minutes=.4)
+    rows = grade(minutes=30)
     assert said in rows['student-01']['failed']
     assert rows['student-02']['right'] == 1 and rows['student-02']['failed'] == ''
+
+
+@linux
+@pytest.mark.parametrize('name', endless)
+def test_endless_hand_ins_end_with_their_time(name, grade):
+    grade.put('student-01.ipynb', book(begin, endless[name]))
+    grade.put('student-02.ipynb', 'no notebook')
+    rows = grade(minutes=.3)
+    assert 'its time was up' in rows['student-01']['failed']
+    assert 'not a notebook' in rows['student-02']['failed']
 
 
 forgeries = {
@@ -129,8 +146,10 @@ def test_secrets_stay_here(grade, monkeypatch):
 
 
 def test_arguments_that_are_changed_are_seen(grade):
-    change = 'def f(lab, k):\n    lab[:, 1:] *= k\n    return lab\ncheck(3, f)'
-    keep = 'import torch\ncheck(3, lambda lab, k: lab * torch.tensor([1., k, k]).view(1, 3, 1, 1))'
+    exercises(1)
+    n = next(n for n, judge in judges[1].items() if 'of lab (n, 3, h, w) and k' in judge.__doc__)
+    change = f'def f(lab, k):\n    lab[:, 1:] *= k\n    return lab\ncheck({n}, f)'
+    keep = f'import torch\ncheck({n}, lambda lab, k: lab * torch.tensor([1., k, k]).view(1, 3, 1, 1))'
     for name, cell in {'student-01': change, 'student-02': keep}.items():
         grade.put(f'{name}.ipynb', book(begin.replace('2', '1'), cell))
     rows = grade(walks=[1])
@@ -207,13 +226,13 @@ def test_what_a_teacher_gets_wrong_is_one_sentence(words, said, tmp_path, monkey
 
 def test_replies_are_data_only():
     for bad in ({'array': ['|O8', [1], '']}, {'os': 1}, {}, {'list': [], 'tuple': []}):
-        with pytest.raises(ValueError): _unpack(bad)
-    with pytest.raises(TypeError): _pack(open)
+        with pytest.raises(ValueError): unpack(bad)
+    with pytest.raises(TypeError): pack(open)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('path', sorted(root.glob('teacher/solutions/*.ipynb')), ids=lambda p: p.stem)
 def test_solutions_are_all_right(path, grade):
     grade.put('teacher.ipynb', path.read_text(encoding='utf-8'))
-    row = grade(minutes=10)['teacher']
+    row = grade()['teacher']
     assert row['right'] == row['of'] and row['failed'] == '', row
