@@ -122,7 +122,7 @@ def test_forged_results_are_not_believed(name, grade):
 @linux
 def test_nothing_survives(grade, tmp_path):
     mark = tmp_path/'alive'
-    loop = f'import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        while True: open({str(mark)!r}, "w").write("x"); time.sleep(.05)\n    os._exit(0)\ntime.sleep(.5)'
+    loop = f'import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        while True: open({str(mark)!r}, "w").write("x"); time.sleep(.05)\n    os._exit(0)\nwhile not os.path.exists({str(mark)!r}): time.sleep(.05)'
     grade.put('student-01.ipynb', book(begin, loop, good))
     assert grade()['student-01']['right'] == 1
     assert mark.exists()
