@@ -24,12 +24,11 @@ def hand_ins(folder) -> dict: # student: paths
     for p in sorted(folder.iterdir()):
         if p.name.startswith('.') or p.name in junk or p.is_symlink(): continue
         if p.is_dir() or p.suffix in ('.ipynb', '.zip'):
-            name = p.name if p.is_dir() else re.sub(r'[ _-]+\d+_\w+$', '', p.stem) or p.stem
+            name = p.name if p.is_dir() else re.sub(r'(.+)[ _-]\d+_[^\W\d]\w*$', r'\1', p.stem)
             found.setdefault(photo_name(name), []).append(p)
     if not any(p.is_file() or any(p.rglob('*.ipynb')) for ps in found.values() for p in ps):
         raise ColorganError(f'there are no notebooks in {folder}: each student needs a '
-                            'folder, a zip or a notebook '
-                            'there')
+                            'folder, a zip or a notebook there')
     return found
 
 # %% ../../nbs/course/20_grade.ipynb #20a0000a
@@ -81,7 +80,7 @@ def notebooks(folder, judge) -> tuple: # walk-through: path; what is wrong with 
                    "was graded: keep one of them")
     return {walk: path for walk, books in found.items() for path in books.values()}, odd
 
-def grade_student(paths, judge, minutes, seen) -> dict: # `said`: by walk-through and exercise; and columns of the table
+def grade_student(name, paths, judge, minutes, seen) -> dict: # `said`: by walk-through and exercise; and columns of the table
     "Grade what one student handed in; `seen` has the fingerprints of weights, and whose they are"
     row = dict(said={}, walks=[], minutes=0., failed=[], run=[], card=[], inside=[])
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as tmp:
@@ -92,10 +91,8 @@ def grade_student(paths, judge, minutes, seen) -> dict: # `said`: by walk-throug
         models = {p.parent for name in ('run.json', 'model.json') for p in copy.rglob(name)}
         for p in sorted(m for m in models if m.parent not in models):
             r = judge(300, 'run', path=str(p))
-            owner = (seen.setdefault(r['digest'], photo_name(paths[0].stem)) if 'digest' in r
-                     else None)
-            same = (f'; the same weights as {owner}'
-                    if owner not in (None, photo_name(paths[0].stem)) else '')
+            owner = seen.setdefault(r['digest'], name) if 'digest' in r else name
+            same = '' if owner == name else f'; the same weights as {owner}'
             row['run'].append(r.get('text', '') + same + r.get('failed', ''))
         cards = [p for p in copy.rglob('*.md') if re.search('card|readme', p.stem, re.I)
                  and 'checkpoints' not in p.parts]
@@ -140,16 +137,15 @@ def write_table(table, path):
                                                  for r in table)])
     write_whole(path, text.getvalue().encode())
 
-def begin_table(path):
-    "Write an empty table; raise `ColorganError` if that cannot be done, or would replace something else"
+def check_table(path):
+    "Raise `ColorganError` if the table would replace something else"
     path = Path(path)
-    if path.exists():
-        try: first = path.read_text(encoding='utf-8').partition('\n')[0]
-        except (OSError, ValueError): first = None
-        if first != ','.join(columns):
-            raise ColorganError(f'{path} is there and is no table of colorgan grade: give '
-                                'another name')
-    write_table([], path)
+    if not path.exists(): return
+    try: first = path.read_text(encoding='utf-8').partition('\n')[0]
+    except (OSError, ValueError): first = None
+    if first != ','.join(columns):
+        raise ColorganError(f'{path} is there and is no table of colorgan grade: give '
+                            'another name')
 
 # %% ../../nbs/course/20_grade.ipynb #20a00011
 def grade_folder(folder, # of hand-ins: a folder, a zip or a notebook for each student
@@ -161,9 +157,10 @@ def grade_folder(folder, # of hand-ins: a folder, a zip or a notebook for each s
                 ) -> list: # a dict for each student, with the columns of the table
     """Run handed-in notebooks, judge their answers again, and write a table with a row for each
     student. Raises `ColorganError` if there are none, or if the table cannot be written."""
-    minutes, points = check_number('minutes', minutes, .01,
-                                   1440), check_number('points', points, .1, 10_000)
+    minutes = check_number('minutes', minutes, .01, 1440)
+    points = check_number('points', points, .1, 10_000)
     found, rows, seen, judge = hand_ins(folder), {}, {}, Judge()
+    check_table(table)
     adopt()
     try:
         known = judge(300, 'asked')
@@ -173,9 +170,9 @@ def grade_folder(folder, # of hand-ins: a folder, a zip or a notebook for each s
             if w not in known:
                 raise ColorganError(f"there is no walk-through {w} with exercises: choose from "
                                     f"{', '.join(map(str, known))}")
-        begin_table(table)
+        write_table([], table)
         for name, paths in found.items():
-            rows[name] = grade_student(paths, judge, minutes, seen)
+            rows[name] = grade_student(name, paths, judge, minutes, seen)
             handed_in = {w for row in rows.values() for w in row['walks'] if w in known}
             out = table_of(rows, {w: known[w] for w in walks or handed_in}, points)
             write_table(out, table)

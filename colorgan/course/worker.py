@@ -75,7 +75,7 @@ class Worker:
     def _why(self):
         if self.late: return 'its time was up'
         with suppress(subprocess.TimeoutExpired):
-            code = self.process.wait(10)
+            code = self.process.wait(3)
             return (f'its process was ended by signal {-code}' if code < 0
                     else f'it ended its process, with status {code}')
         return 'its process no longer replies as it should'
