@@ -68,7 +68,9 @@ class Worker:
             if not isinstance(reply, dict): raise ValueError
             return reply
         except (OSError, ValueError, RecursionError): raise Ended(self._why()) from None
-        finally: timer.cancel()
+        finally:
+            timer.cancel()
+            timer.join() # it may be ending processes: start no other before
     def _too_late(self):
         self.late = True
         self.end()
