@@ -62,8 +62,32 @@ def _(answer):
     return (f'for photos of noise it gives about {out.float().mean().item():.2f}, and that is '
             'not it: which points, which distance, which mean?')
 
+# %% ../../nbs/course/12_judges_first.ipynb #7346b6d4
+@exercise(1, 3, 'An odd side occurs with photos of any size; the skip knows the right one.')
+def _(answer):
+    "a function (x, skip, conv): x enlarged to the size of skip, both together through conv"
+    torch.manual_seed(0)
+    x = torch.rand(2, 6, 4, 5)
+    for h, w in ((8, 10), (7, 9)):
+        skip, seen = torch.rand(2, 3, h, w), []
+        def conv(t):
+            seen.append(t)
+            return t[:, :2]
+        out = tried(answer, x.clone(), skip.clone(), conv)
+        if not seen: return 'conv is never called'
+        got = seen[-1]
+        if not isinstance(got, torch.Tensor) or got.ndim != 4:
+            return 'conv gets no map (n, c, h, w)'
+        if got.shape[2:] != (h, w):
+            return (f'with a skip of {h}×{w}, conv gets a map of {got.shape[2]}×{got.shape[3]}: '
+                    'enlarge x to the size of the skip')
+        if got.shape[1] != 9:
+            return f'conv gets {got.shape[1]} channels of 6 + 3: append, do not add'
+        if not torch.equal(got[:, 6:], skip): return 'x comes first, the skip after it, unchanged'
+        if getattr(out, 'shape', None) != (2, 2, h, w): return 'return what conv gives'
+
 # %% ../../nbs/course/12_judges_first.ipynb #fd3f884d
-@exercise(1, 3, 'Try it with 0, and with -1.')
+@exercise(1, 4, 'Try it with 0, and with -1.')
 def _(answer):
     "a function of lab (n, 3, h, w) and k that makes colours k times as strong, and keeps the lightness"
     lab = rgb_to_lab(_noise(2))
@@ -79,23 +103,26 @@ def _(answer):
             return f'with k = {k} the colours are not {k} times as strong'
 
 # %% ../../nbs/course/12_judges_first.ipynb #40eca21c
-@exercise(1, 4, 'Now hold two photos out, and see what is left of it there.')
+@exercise(1, 5, 'Now hold two photos out, and see how much of that is left.')
 def _(answer):
-    """the folder of a run of yours that is closer to the truth than grey by a tenth, over the
-    eight bundled photos"""
+    """a pair, the folder of the run above and the folder of yours, which is closer to the truth
+    than the one above by a tenth, over the eight bundled photos"""
     from colorgan.colorizer import digest
     from colorgan.evaluation import evaluate
     from colorgan.nets.weights import bundled_weights, find_weights
-    folder = find_weights(answer)
-    if digest(folder) in map(digest, bundled_weights().values()):
-        return 'those are weights of the package: train your own'
-    e = evaluate(folder, bundled_photos(), size=96, judges=False, device='cpu')
-    if e['ab'] > e['ab_grey']:
-        return (f"it is {e['ab']:.1f} off, and grey is {e['ab_grey']:.1f}: it has not learned "
-                "anything yet")
-    if e['ab'] > .9 * e['ab_grey']:
-        return (f"it is {e['ab']:.1f} off, and grey is {e['ab_grey']:.1f}: on the right way, "
-                "but that is not a tenth")
+    if not isinstance(answer, (tuple, list)) or len(answer) != 2:
+        return 'two folders are asked for: answer = second, better'
+    folders = [find_weights(a) for a in answer]
+    known = [digest(f) for f in folders]
+    if known[0] == known[1]: return 'those are the same weights twice: train another run'
+    if known[1] in map(digest, bundled_weights().values()):
+        return 'the second folder has weights of the package: train your own'
+    before = evaluate(folders, bundled_photos(), size=96, judges=False, device='cpu')
+    was, now = before['ab'], before['others'][0]['ab']
+    if now > was: return f'yours is {now:.1f} off, and the one above {was:.1f}: it is worse'
+    if now > .9 * was:
+        return (f'yours is {now:.1f} off, and the one above {was:.1f}: better, but not by a '
+                'tenth')
 
 # %% ../../nbs/course/12_judges_first.ipynb #d0aa6901
 @exercise(2, 1,

@@ -100,7 +100,7 @@ def _(answer):
     return f"that is too {'much' if abs(z) > max(right) else 'little'}"
 
 # %% ../../nbs/course/13_judges_last.ipynb #68484d40
-@exercise(5, 1,
+@exercise(6, 1,
           'At full precision the file would be twice as large, and no photo would look '
           'better: ask `colorgan evaluate`.')
 def _(answer):
@@ -116,7 +116,7 @@ def _photos_of_noise(n, rng):
     return [rng.integers(0, 256, (*rng.integers(5, 12, 2), 3)).astype(np.uint8)
             for _ in range(n)]
 
-@exercise(5, 2,
+@exercise(6, 2,
           'Try it on `colour` and `plain` from above, and on a photo that another program has '
           'colorized.')
 def _(answer):
@@ -135,7 +135,7 @@ def _(answer):
         return 'on two photos of noise it is off: is it the L of CIE Lab that you compare?'
 
 # %% ../../nbs/course/13_judges_last.ipynb #92c9c53c
-@exercise(5, 3, 'With --suffix, results and photos can lie in one folder.')
+@exercise(6, 3, 'With --suffix, results and photos can lie in one folder.')
 def _(answer):
     """the command that colorizes the folder album into the folder strong, with the weights
     light, twice as colourful, as PNG"""
@@ -155,7 +155,7 @@ def _(answer):
         return 'the results should all be PNG, whatever the photos are'
 
 # %% ../../nbs/course/13_judges_last.ipynb #f0da217d
-@exercise(5, 4, 'The app keeps hints as shares of width and height, so that they fit any size.')
+@exercise(6, 4, 'The app keeps hints as shares of width and height, so that they fit any size.')
 def _(answer):
     "a function (x, y, small, full) that gives the place in the photo of a click into its preview"
     rng = np.random.default_rng()
@@ -175,7 +175,7 @@ def _(answer):
                         'half the size')
 
 # %% ../../nbs/course/13_judges_last.ipynb #2b960ef8
-@exercise(5, 5,
+@exercise(6, 5,
           'An interval that reaches over grey does not say that the weights are bad, but that '
           'there were too few photos to tell.')
 def _(answer):
@@ -195,7 +195,7 @@ def _(answer):
         return 'it says False although the whole interval lies below grey'
 
 # %% ../../nbs/course/13_judges_last.ipynb #5b8c95ab
-@exercise(6, 1, 'With T going to 0 it becomes the likeliest class: try it on the point above.')
+@exercise(7, 1, 'With T going to 0 it becomes the likeliest class: try it on the point above.')
 def _(answer):
     "a function (scores, bins, T) that gives the annealed mean, (n, 2, h, w)"
     from colorgan.nets.light import AnnealedMean
@@ -212,7 +212,7 @@ def _(answer):
                 'to 1 over the classes?')
 
 # %% ../../nbs/course/13_judges_last.ipynb #5c134ee2
-@exercise(6, 2,
+@exercise(7, 2,
           'Such channels are simply put beside L: the first layer gets four inputs instead of '
           'one.')
 def _(answer):
@@ -233,7 +233,7 @@ def _(answer):
         return 'the mask is right, a and b are not: where two hints meet, the later one wins'
 
 # %% ../../nbs/course/13_judges_last.ipynb #c310a066
-@exercise(6, 3, 'DDColor refines its hundred tokens by attending to the photo before it uses them.')
+@exercise(7, 3, 'DDColor refines its hundred tokens by attending to the photo before it uses them.')
 def _(answer):
     "a function (features, keys, colours) that gives colours by attention over tokens, (p, 2)"
     for d in (4, 16, 64):
@@ -254,7 +254,7 @@ def _halves(n, d=64, seed=0):
     g = torch.Generator().manual_seed(seed)
     return frechet(torch.randn(n, d, generator=g), torch.randn(n, d, generator=g))
 
-@exercise(6, 4, "And FID's vectors have 2,048 numbers, not 64.")
+@exercise(7, 4, "And FID's vectors have 2,048 numbers, not 64.")
 def _(answer):
     "the smallest power of two with which the two halves seem less than 1 apart"
     n = number(answer)
@@ -264,7 +264,7 @@ def _(answer):
     if _halves(n // 2) < 1: return 'with half as many they are below 1 already'
 
 # %% ../../nbs/course/13_judges_last.ipynb #5cbf9458
-@exercise(6, 5, 'Try it on any two rows of two papers. It will not often say True.')
+@exercise(7, 5, 'Try it on any two rows of two papers. It will not often say True.')
 def _(answer):
     "a function of two records that says whether their FIDs may be laid side by side"
     record = dict(model='A', fid=3.9, photos='ImageNet val', n=5000, size=256, resize='crop',
