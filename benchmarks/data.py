@@ -44,6 +44,7 @@ def rate(batches, # function without arguments that returns an iterable of batch
          seconds=3., # at least this long, and at least two passes
         ) -> float: # photos per second
     "How fast the batches come, in the fastest of several passes"
+    if n < 1: raise ColorganError('there are fewer photos than a batch has: take more')
     best, until = 0., None
     while until is None or time.perf_counter() < until or best == 0:
         began = time.perf_counter()
@@ -94,6 +95,7 @@ def _ways(refs, cache, size, bs):
 def _gpu_rate(cache, size, seconds, bs=64):
     "Finished batches per second on the GPU, when all of them are done"
     photos = CachedPhotos(photo_files(cache), size, True, 0, torch.device('cuda'))
+    bs = min(bs, len(photos))
     def batches():
         yield from _lab(photos, bs, 1, 'cuda')()
         torch.cuda.synchronize()

@@ -13,12 +13,25 @@ from contextlib import nullcontext
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
+from weakref import WeakKeyDictionary
 import numpy as np
 from .colour.chroma import join, luminance, pad32, resized, shrink, small_shape, steadied
 from .photos.files import label, read_photo
 from .colour.hints import spread
 from .core import ColorganError, check_number
 from .nets.weights import find_weights
+
+# %% ../nbs/10_colorizer.ipynb #4f32c33f
+_turns = WeakKeyDictionary() # a lock for each generator that is in use
+
+def _still(net):
+    "A twin of a network in evaluation mode, with the same tensors; the network itself if it is in that mode"
+    if not any(m.training for m in net.modules()): return net
+    twin = net.__new__(type(net))
+    twin.__dict__ = net.__dict__ | dict(training=False, _compiled_call_impl=None)
+    twin._modules = {k: m and _still(m) for k, m in net._modules.items()}
+    return twin
 
 # %% ../nbs/10_colorizer.ipynb #8a6fd686
 class TorchNet:
@@ -43,11 +56,10 @@ class TorchNet:
         self.size = getattr(getattr(gen, 'recipe', None), 'size', None)
     def __call__(self, L):
         import torch
-        from colorgan.nets.blocks import evaluating
-        space, device = self.gen.space, next(self.gen.parameters()).device
-        with evaluating(self.gen), torch.inference_mode():
-            x = space.x_of_L(torch.from_numpy(L).to(device))
-            return space.ab(self.gen(x)).float().cpu().numpy()
+        gen, device = _still(self.gen), next(self.gen.parameters()).device
+        with torch.inference_mode(), _turns.setdefault(self.gen, Lock()):
+            x = gen.space.x_of_L(torch.from_numpy(L).to(device))
+            return gen.space.ab(gen(x)).float().cpu().numpy()
 
 # %% ../nbs/10_colorizer.ipynb #9c9fbdbb
 class OnnxNet:
@@ -66,15 +78,17 @@ class OnnxNet:
         try:
             self.session = ort.InferenceSession(str(path), options,
                                                 providers=['CPUExecutionProvider'])
+            inputs = [i.name for i in self.session.get_inputs()]
+            self.info = self.session.get_modelmeta().custom_metadata_map
         except Exception as e:
             raise ColorganError(f'{label(path)} is not an ONNX file that can be run') from e
-        if [i.name for i in self.session.get_inputs()] != ['L']:
+        if inputs != ['L']:
             raise ColorganError(f'{label(path)} holds something else than a network of '
                                 'colorgan: export it with '
                                 '--chroma-only')
-        self.info = self.session.get_modelmeta().custom_metadata_map
-        self.stride = int(self.info.get('stride', 32))
-        self.size = int(self.info.get('size', 256))
+        name = f'in {label(path)}, '
+        self.stride = check_number(f'{name}stride', self.info.get('stride', 32), 1, 1024, int)
+        self.size = check_number(f'{name}size', self.info.get('size', 256), 16, 4096, int)
     def __call__(self, L): return self.session.run(None, {'L': L.astype(np.float32)})[0]
 
 # %% ../nbs/10_colorizer.ipynb #b3e4c97c
@@ -112,7 +126,8 @@ class Colorizer:
                  device=None): # 'cpu', 'cuda', …; None: the best there is
         if size is not None: size = check_number('size', size, 16, 4096, int)
         self.net = network(weights, device)
-        self.size = size or getattr(self.net, 'size', None) or 256
+        trained = getattr(self.net, 'size', None) or 256
+        self.size = size or check_number("the weights' size", trained, 8, 4096, int)
 
     def __call__(self,
                  photo, # path, open file, bytes, PIL image, or array with rows first
@@ -163,7 +178,11 @@ class Colorizer:
         out = [None] * len(Ls)
         for shape in {p.shape for p in padded}:
             which = [i for i, p in enumerate(padded) if p.shape == shape]
-            for i, ab in zip(which, self.net(np.stack([padded[i] for i in which])[:, None])):
+            chroma = self.net(np.stack([padded[i] for i in which])[:, None])
+            if chroma.shape != (len(which), 2, *shape) or not np.isfinite(chroma).all():
+                raise ColorganError('these weights do not predict a and b for each pixel: take '
+                                    'others')
+            for i, ab in zip(which, chroma):
                 h, w = Ls[i].shape
                 out[i] = ab[:, :h, :w]
         return out

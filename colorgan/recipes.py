@@ -203,7 +203,7 @@ def _value(f, v):
 # %% ../nbs/08_recipes.ipynb #b9a984e0
 _short = dict(loss=('pixel_loss',), lr=('pretrain_lr', 'gen_lr'))
 
-def replace(recipe, # a `Recipe` or the name of one
+def replace(recipe, /, # a `Recipe` or the name of one
             **changes, # fields and their new values; words are turned into numbers where the field holds one
            ) -> Recipe:
     """A copy with `changes`; `sizes` above a new `size` go. Raises `ColorganError` on an

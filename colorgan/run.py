@@ -8,15 +8,18 @@ Docs: https://colorgan.github.io/colorgan/run.html.md"""
 __all__ = ['train', 'go_on', 'offer']
 
 # %% ../nbs/09_run.ipynb #7ccf74c8
-import hashlib, json, math, random, shlex, sys
+import gc, hashlib, json, math, random, shlex, sys, tempfile, traceback
 import numpy as np, torch
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from functools import wraps
 from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from fastcore.foundation import L
 from pathlib import Path
-from .core import ColorganError, photo_name
+from .color import get_space
+from .core import ColorganError, check_number, photo_name
+from .critic import create_critic
 from .data import default_device, get_dls
 from .engine.callbacks import (ColourMetrics, Finite, Interruptible, RunLog, Schedule,
                                        first_photos,
@@ -61,15 +64,15 @@ class Run:
                              train_photos=len(dls.train_ds),
                              valid_photos=len(dls.valid_ds), photos=photos_fingerprint(dls))
         self.columns, self.state = {}, None
-        self.finished = broadcast_first(lambda: self.begin(resume))
         self.checkpoints = None if rank() else Checkpoints(self.folder.checkpoints, keep)
+        self.finished = broadcast_first(lambda: self.begin(resume))
         self.x, self.y = (t[:6] for t in dls.valid.one_batch())
         self.watched = first_photos(dls.valid, 64)
 
     def begin(self, resume) -> bool: # whether the run is finished
         """Write `run.json`, or compare with the one that is there; raises `ColorganError` if
         it has other settings"""
-        old = self.folder.settings()
+        old = begun_with(self.folder) if resume else self.folder.settings()
         if old: return self.compare(old, resume)
         by_command = Path(sys.argv[0]).stem == 'colorgan'
         self.describe(command=shlex.join(['colorgan', *sys.argv[1:]]) if by_command else None)
@@ -100,38 +103,66 @@ class Run:
             self.state = None
         return state['stage']
     def newest_state(self):
-        "The newest state or None; the log is cut back to what it knew"
+        "The newest state or None; the log is set back to what it knew"
         state = self.checkpoints.load()
-        self.folder.cut_log(state['log'] if state else 0)
+        text, log = self.folder.log_text(), state['log'] if state else ''
+        if isinstance(log, int): log = text.encode()[:log].decode() # from an earlier version
+        if not state and text and any(self.checkpoints.folder.glob('*.damaged')):
+            copy_of = self.folder.path/'log.jsonl.damaged'
+            copy_of.write_text(text)
+            print(f'No checkpoint is left, so the run begins anew; its log is in {copy_of}.')
+        if log != text: self.folder.set_log(log)
         return state
     def extra_state(self):
         "What belongs into a checkpoint besides the learner"
-        return dict(columns=self.columns, log=self.folder.log_size())
+        return dict(columns=self.columns, log=self.folder.log_text(),
+                    settings=json.dumps(self.settings))
 
     def save_stage(self, number, stage, # its number and name
                    learn, gen, # its learner, and the generator in it
-                   complete): # it was not stopped
+                   complete, # it was not stopped
+                   last): # no other stage follows
         "Save what a stage leaves behind: the model, a new column of the sheet, the curves, and a checkpoint"
         names, values = learn.recorder.metric_names[1:-1], (learn.recorder.values or [[]])[-1]
-        save_model(self.folder.model, gen, self.recipe, stage=stage, steps=learn.train_iter,
-                   metrics={k: float(v) for k, v in zip(names, values) if v is not None},
-                   **{k: v for k, v in self.settings.items() if k != 'recipe'})
+        meta = dict(stage=stage, steps=learn.train_iter,
+                    metrics={k: float(v) for k, v in zip(names, values) if v is not None},
+                    **{k: v for k, v in self.settings.items() if k != 'recipe'})
+        save = lambda folder: save_model(folder, gen, self.recipe, **meta)
+        try: save(self.folder.model)
+        except ColorganError as e:
+            if complete and not last: print(f'{e}; the training goes on with its next stage.')
+            else:
+                elsewhere = save(Path(tempfile.mkdtemp(prefix='colorgan-'))/'model')
+                raise ColorganError(f'{e}; the model is in {elsewhere}: copy it') from e
         column = 'after L1' if stage == 'pretrain' else 'after GAN'
         self.columns[column] = (predict_rgb(gen, self.x) * 255).round().byte()
         truth = self.dls.space.decode(self.x, self.y).cpu()
         after = {k: c.float() / 255 for k, c in self.columns.items()}
         columns = {'grey': self.x.rgb().cpu(), **after, 'truth': truth}
-        save_image(show_sheet(list(zip(*columns.values())), list(columns)),
-                   self.folder.path/'sheet.png')
-        if self.folder.log_size():
-            save_image(loss_curves(self.folder.path), self.folder.path/'curves.png')
+        sheet, path = show_sheet(list(zip(*columns.values())), list(columns)), self.folder.path
+        self.folder.put(path/'sheet.png', lambda: save_image(sheet, path/'sheet.png'))
+        if self.folder.log_text():
+            self.folder.put(path/'curves.png',
+                            lambda: save_image(loss_curves(path), path/'curves.png'))
         if not complete: return
         state = dict(stage=number + 1, gen=gen.state_dict(), dice=rng_state(), **self.extra_state())
         self.checkpoints.save(state, (number + 1) * 10**9)
     def finish(self):
         "Mark the run as finished and delete what only served to go on with it"
-        self.describe(finished=True)
-        self.checkpoints.drop(0)
+        self.folder.put(self.folder.path/'run.json', lambda: self.describe(finished=True))
+        self.folder.close()
+        if self.folder.settings().get('finished'): self.checkpoints.drop(0)
+
+def begun_with(folder: RunFolder) -> dict: # empty if there is no run
+    "The settings of a run: by `run.json` or, where that is damaged, by its newest checkpoint"
+    try: return folder.settings()
+    except ColorganError as e:
+        state = Checkpoints(folder.checkpoints).load() if folder.checkpoints.is_dir() else None
+        if 'settings' not in (state or {}): raise
+        print(f'{e}: what its newest checkpoint says is taken.')
+        settings = json.loads(state['settings'])
+        folder.describe(settings)
+        return settings
 
 # %% ../nbs/09_run.ipynb #dde3dfb9
 def stage_callbacks(cbs, # callbacks, or a function from a stage to its callbacks
@@ -144,7 +175,8 @@ def fit_stage(run, # the `Run`
               number, stage, # 0 and 'pretrain', or 1 and 'gan'
               gen, # the generator
               epochs, minutes=None, # how long; minutes override epochs
-              cbs=()): # more callbacks
+              cbs=(), # more callbacks
+              last=True): # no other stage follows
     "Train one stage and save the model; raises `KeyboardInterrupt` after Ctrl-C, when all is saved"
     device, recipe, clock = run.dls.device, run.recipe, Clock(minutes)
     learn = dict(pretrain=pretrain_learner,
@@ -153,7 +185,7 @@ def fit_stage(run, # the `Run`
     stop, finite = Interruptible(), Finite(run.folder.path, 16 if device.type == 'cuda' else 1)
     checkpoint = CheckpointCallback(run.checkpoints, number, clock, stop, run.minutes,
                                     run.state, run.extra_state,
-                                    ema, average)
+                                    ema, average, finite.sound)
     schedule = Schedule(clock, recipe.schedule, recipe.warmup,
                         recipe.drop_at if stage == 'gan' else 0.)
     metrics = ColourMetrics(batch=run.watched, ema=ema)
@@ -163,15 +195,16 @@ def fit_stage(run, # the `Run`
         viewers = [cb.show for cb in cbs if hasattr(cb, 'show')]
         ours.append(RunLog(run.folder, stage, gen, run.x, clock, viewers))
     with fast_math(device): learn.fit(10**6 if minutes else epochs, cbs=[*ours, *cbs])
-    if finite.bad is not None:
+    if finite.check():
         batch = run.folder.path/'nonfinite.pt'
         raise ColorganError(f'the loss of step {finite.bad} is not finite: its batch is in '
                             f'{batch}; '
                             'try a smaller learning rate, or clip=1')
-    if not rank(): run.save_stage(number, stage, learn, gen, complete=not stop.stopped)
+    if not rank(): run.save_stage(number, stage, learn, gen, not stop.cut, last)
     run.state = None
     if all_reduce_max(stop.requested):
-        raise KeyboardInterrupt('Stopped by Ctrl-C. What was trained so far is in '
+        if not rank(): run.folder.close()
+        raise KeyboardInterrupt(f'Stopped by {stop.by}. What was trained so far is in '
                                 f'{run.folder.model}; '
                                 'the same command with --resume goes on.')
 
@@ -186,7 +219,8 @@ def fit_stages(run, # the `Run`
     for number, stage in enumerate(('pretrain', 'gan')):
         epochs = getattr(run.recipe, f'{stage}_epochs')
         if number < first or not (epochs or minutes[stage]): continue
-        if stage in has: fit_stage(run, number, stage, gen, epochs, minutes[stage], cbs(stage))
+        last = stage == 'gan' or 'gan' not in has or not (run.recipe.gan_epochs or minutes['gan'])
+        if stage in has: fit_stage(run, number, stage, gen, epochs, minutes[stage], cbs(stage), last)
         else: print(f'The recipe {run.recipe.name} has no {stage} stage: skipped.')
     if not run.finished and not rank(): run.finish()
 
@@ -226,7 +260,28 @@ def plain(data):
     if isinstance(data, (list, tuple)): return [str(d) for d in data]
     return data if isinstance(data, (int, float)) else str(data)
 
+# %% ../nbs/09_run.ipynb #980ba91e
+def check_critic(recipe):
+    "Raise `ColorganError` if the discriminator cannot judge photos of a size that it will be shown"
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        critic, space = create_critic(recipe).eval(), get_space(recipe.space)
+        for size in sorted({recipe.size, *recipe.sizes}):
+            critic(space.encode(torch.full((1, 3, size, size), .5))[1])
+
+def _memory_freed(f):
+    "`f`; if the memory of a GPU runs out, its frames let go of what they hold there"
+    @wraps(f)
+    def inner(*args, **kwargs):
+        try: return f(*args, **kwargs)
+        except torch.OutOfMemoryError as e: traceback.clear_frames(e.__traceback__)
+        gc.collect()
+        torch.cuda.empty_cache()
+        raise ColorganError("the GPU's memory ran out: train with smaller batches (bs, or "
+                            "'auto' for as many as fit) or at a smaller size")
+    return inner
+
 # %% ../nbs/09_run.ipynb #0f8b3d0a
+@_memory_freed
 def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
           recipe='resnet18-two-stage', # a `Recipe` or its name; `colorize` uses the weights of `light`
           out='run', # the folder to make
@@ -250,8 +305,10 @@ def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
           **changes, # other fields of the recipe
          ) -> Path: # the run's folder; the model is in `model/` there
     """Train a recipe. Raises `ColorganError` on bad input, and `KeyboardInterrupt` after
-    Ctrl-C, when all is saved."""
+    Ctrl-C or SIGTERM, when all is saved."""
     recipe, trackers = get_recipe(recipe), tracker_names(track)
+    check_number('keep', keep, 1, 10**6, int)
+    check_number('checkpoint_minutes', checkpoint_minutes, 0, 10**9)
     has = [stage for stage in ('pretrain', 'gan') if getattr(recipe, f'{stage}_epochs')]
     asked = dict(pretrain_epochs=pretrain_epochs, gan_epochs=gan_epochs, items=items,
                  **size_fields(size),
@@ -270,6 +327,7 @@ def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
         if world_size() > 1:
             broadcast_first(lambda: bool(photos(recipe))) # the first process makes the cache
         dls = photos(recipe)
+        if 'gan' in has and (recipe.gan_epochs or gan_minutes): check_critic(recipe)
         gen = create_gen(recipe, pretrained=not init)
         new = [f'net.{part}' for part in getattr(gen.net, 'begins_at_zero', ())]
         if init: fill(gen, load_tensors(init), f'the weights of {init}', new)
@@ -298,7 +356,7 @@ def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
 def go_on(run, # the folder of an interrupted run
           **kwargs): # more for `train`
     "Go on with a run as its `run.json` says; raises `ColorganError` if there is none"
-    begun = RunFolder(run).settings()
+    begun = begun_with(RunFolder(run))
     if not begun:
         raise ColorganError(f'{run} holds no run: give the folder of one that was interrupted')
     as_begun = {k: begun[k]

@@ -187,7 +187,7 @@ def served(folder):
     try:
         line = process.stdout.readline()
         assert 'Ctrl-C ends it' in line, line + process.stderr.read()
-        yield re.search(r'http://127\.0\.0\.1:\d+/', line)[0]
+        yield re.search(r'http://127\.0\.0\.1:\d+/\?token=[\w-]+', line)[0]
         process.send_signal(signal.SIGINT)
         assert process.wait(120) == 0
         said = process.stderr.read()
@@ -239,6 +239,44 @@ def drag(tab, start, end):
     tab.mouse.down()
     tab.mouse.move(*end, steps=8)
     tab.mouse.up()
+
+
+def answer(url, **headers):
+    "The status, the headers and the text of an answer"
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+    try:
+        with urlopen(Request(url, headers={k.replace('_', '-'): v for k, v in headers.items()}), timeout=300) as r:
+            return r.status, r.headers, r.read().decode()
+    except HTTPError as e: return e.code, e.headers, ''
+
+
+def kernels(folder):
+    "How many processes run a kernel that the app in `folder` started"
+    found = 0
+    for d in Path('/proc').glob('[0-9]*'):
+        try: found += b'ipykernel_launcher' in (d/'cmdline').read_bytes() and f'COLORGAN_TEST={folder}'.encode() in (d/'environ').read_bytes()
+        except OSError: continue
+    return found
+
+
+@pytest.mark.slow
+def test_who_is_let_in(tmp_path, monkeypatch):
+    """Without the token, from another site, or in its frame: nobody. With it: eight at once of twenty, in Chromium; the others are told
+    to come later, and the eight are served."""
+    monkeypatch.setenv('COLORGAN_TEST', str(tmp_path))
+    with served(tmp_path) as url, page() as first:
+        assert 'colorgan-app' not in answer(url.partition('?')[0])[2]
+        assert answer(url, Sec_Fetch_Site='cross-site')[0] == answer(url, Host='evil.example')[0] == 403
+        assert kernels(tmp_path) <= 1 # which waits for the first visitor
+        tabs = [first, *(first.context.new_page() for _ in range(19))]
+        # Without waiting for each other: windows that open themselves
+        tokens = [tab.goto(f'{url}&n={i}', wait_until='commit', timeout=300_000) for i, tab in enumerate(tabs)]
+        shown = [i for i, r in enumerate(tokens) if r.status == 200]
+        assert 8 <= len(shown) <= 9 and {r.status for r in tokens} == {200, 503}
+        assert "frame-ancestors 'self'" in tokens[0].headers['content-security-policy']
+        for i in shown: tabs[i].locator('.colorgan-app .pair').wait_for(timeout=300_000)
+        assert kernels(tmp_path) <= 9
 
 
 @pytest.mark.slow

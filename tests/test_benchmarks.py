@@ -29,6 +29,12 @@ def test_data(tmp_path):
                                                     for ms in facts['ms_per_photo'].values())
 
 
+def test_fewer_photos_than_a_batch_do_not_take_for_ever():
+    from colorgan.core import ColorganError
+    from data import rate
+    with pytest.raises(ColorganError, match='fewer photos than a batch'): rate(lambda: [0], 0)
+
+
 def test_train():
     from train import bench_train
     facts = bench_train(rounds=1, steps=2, bs=2, size=64, device='cpu', n_threads=1)

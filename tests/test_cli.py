@@ -240,3 +240,66 @@ def test_without_out_results_lie_next_to_the_photos(tmp_path, capsys):
     assert [p.name for p in (tmp_path/'album-colorized').rglob('*.jpg')] == ['one.jpg'] and 'cat-colorized.jpg' in capsys.readouterr().out
     assert main(['colorize', str(tmp_path/'cat.jpg'),
                  str(tmp_path/'cat.gif')]) == 2 and '--out' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('words', [('export', 'light', '--onnx', 'FILE'), ('evaluate', 'bundled', '--json', 'FILE'), ('page', '--out', 'FOLDER'),
+                                   ('evaluate', 'bundled', '--sheet', 'FILE'), ('inspect', 'bundled', '--out', 'FILE')], ids=' '.join)
+def test_nothing_is_written_over_unasked(words, tmp_path, run):
+    (tmp_path/'mine').mkdir()
+    (tmp_path/'mine'/'diary.png').write_text('Dear diary')
+    places = dict(FILE=tmp_path/'mine'/'diary.png', FOLDER=tmp_path/'mine')
+    status, text = run(*(places.get(w, w) for w in words))
+    assert status == 2 and 'is there already: give another name, or --overwrite' in text
+    assert (tmp_path/'mine'/'diary.png').read_text() == 'Dear diary' and len(os.listdir(tmp_path/'mine')) == 1
+
+
+def test_a_sheet_of_inspect_may_be_drawn_again(tmp_path, run, cat):
+    for _ in range(2): assert run('inspect', cat, '--out', tmp_path/'inspect.png')[0] == 0
+
+
+def test_what_is_left_alone_is_counted_and_named(tmp_path, tiny, cat, capsys):
+    (tmp_path/'album').mkdir()
+    shutil.move(cat, tmp_path/'album'/'cat.jpg')
+    for name in 'IMG_1.HEIC', 'notes.txt', '.hidden': (tmp_path/'album'/name).write_text('')
+    assert main(['colorize', str(tmp_path/'album'), '--out', str(tmp_path/'out'), '--weights', str(tiny)]) == 0
+    said = capsys.readouterr().err
+    assert '2 other files were left alone: ' in said and 'IMG_1.HEIC' in said and 'notes.txt' in said and 'hidden' not in said
+
+
+@pytest.mark.parametrize('words, sentence', [(['', '--out', 'x'], "there is no photo ''"), (['PIPE', '--out', 'x.png'], 'is a pipe or a device'),
+                                             (['/dev/stdin', '--out', 'x.png'], 'is a pipe or a device')])
+def test_odd_inputs(words, sentence, tmp_path, tiny):
+    os.mkfifo(tmp_path/'PIPE')
+    done = subprocess.run([*colorgan, 'colorize', *words, '--weights', str(tiny)], capture_output=True, text=True, cwd=tmp_path, input='', timeout=60)
+    assert done.returncode == 2 and sentence in done.stderr and done.stderr.count('\n') <= 2 and os.listdir(tmp_path) == ['PIPE'], done.stderr
+
+
+def test_a_stream_without_end_is_given_up(tiny, tmp_path, run, monkeypatch):
+    from colorgan.photos.files import limits
+    monkeypatch.setitem(limits, 'bytes', 10_000)
+    with open('/dev/zero', 'rb') as zero:
+        monkeypatch.setattr(sys, 'stdin', type('Stdin', (), dict(buffer=zero)))
+        status, text = run('colorize', '-', '--out', tmp_path/'x.png', '--weights', tiny)
+    assert status == 2 and 'has more than 0 MB' in text
+
+
+def test_a_reader_that_has_seen_enough(tmp_path):
+    "As `colorgan recipes | head -1`, when `head` is through already."
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([*colorgan, 'recipes'], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert done.stderr == '' and done.returncode == 141
+
+
+def test_ctrl_c_in_the_first_second(tmp_path, cat):
+    "As soon as `colorgan` itself runs, and a little later each time."
+    code = "import os, sys, runpy; os.write(1, b'x'); sys.argv = ['colorgan', *sys.argv[1:]]; runpy.run_module('colorgan', run_name='__main__')"
+    for seconds in (0, .03, .1, .2, .4, .8):
+        p = subprocess.Popen([sys.executable, '-c', code, 'colorize', str(cat), '--out', 'x.png'], cwd=tmp_path, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True, env=os.environ | dict(PYTHONPATH=os.pathsep.join(sys.path)))
+        p.stdout.read(1)
+        time.sleep(seconds + .02) # of these, runpy takes the first
+        p.send_signal(signal.SIGINT)
+        said = p.communicate(timeout=60)[1]
+        assert 'Traceback' not in said and p.returncode in (0, 130), (seconds, said)

@@ -7,6 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
+import zipfile
 import time
 import venv
 import warnings
@@ -443,3 +444,66 @@ def test_subsampling_is_that_of_the_file(cat, tmp_path):
     for i, s in enumerate(('4:4:4', '4:2:2', '4:2:0')):
         colorize_files(photos['chelsea'], tmp_path/'out.jpg', toy, subsampling=s)
         assert JpegImagePlugin.get_sampling(Image.open(tmp_path/'out.jpg')) == i
+
+
+def test_a_suffix_that_names_end_in_by_chance(cat, tmp_path):
+    "apple.jpg is no result because its name ends in the suffix e; pea-e.jpg would be one if there were a pea-.jpg."
+    for name in 'apple.jpg', 'pear.jpg', 'pearl-e.jpg': cat.resize((30, 20)).save(tmp_path/name)
+    report = colorize_files(tmp_path, tmp_path, toy, suffix='e')
+    assert (report.done, report.left) == (3, [])
+    report = colorize_files(tmp_path, tmp_path, toy, suffix='e')
+    assert (report.done, report.there) == (0, 3)
+    assert sorted(Path(n).name for n in report.left) == ['applee.jpg', 'peare.jpg', 'pearl-ee.jpg']
+
+
+def test_what_is_no_photo_is_named(cat, tmp_path):
+    (tmp_path/'in'/'below').mkdir(parents=True)
+    cat.resize((30, 20)).save(tmp_path/'in'/'cat.png')
+    for name in 'a.heic', 'below/b.raw', '.DS_Store': (tmp_path/'in'/name).write_text('')
+    with zipfile.ZipFile(tmp_path/'more.zip', 'w') as z:
+        z.write(tmp_path/'in'/'cat.png', 'zipped.png')
+        z.writestr('read me.txt', '')
+    report = colorize_files([tmp_path/'in', tmp_path/'more.zip'], tmp_path/'in'/'out', toy)
+    assert report.done == 2 and sorted(Path(n).name for n in report.left) == ['a.heic', 'b.raw', 'read me.txt']
+    assert sorted(Path(n).name for n in colorize_files(tmp_path/'in', tmp_path/'in'/'out', toy).left) == ['a.heic', 'b.raw']
+
+
+@pytest.mark.parametrize('error', [ZeroDivisionError('0/0'), RuntimeError('out of memory'), AssertionError()], ids=repr)
+def test_any_error_is_that_of_one_photo(error, cat, tmp_path):
+    (tmp_path/'in').mkdir()
+    for i in range(9): cat.resize((30, 20 + i)).save(tmp_path/'in'/f'{i}.png')
+    def net(L):
+        if L.shape[2] > 32: raise error # one of them is higher than wide
+        return np.concatenate([L, -L], 1)
+    cat.resize((30, 60)).save(tmp_path/'in'/'tall.png')
+    report = colorize_files(tmp_path/'in', tmp_path/'out', Colorizer(net, 32))
+    assert report.done == 9 and len(report.failed) == 1 and 'tall.png could not be colorized' in report.failed[0]
+
+
+def test_a_resolution_that_is_none_does_not_end_the_album(cat, tmp_path):
+    for i in range(3): cat.resize((30, 20)).save(tmp_path/f'{i}.tif', dpi=(72, 72))
+    odd = tmp_path/'1.tif'
+    odd.write_bytes(odd.read_bytes().replace(struct.pack('<II', 72, 1), bytes(8)))
+    report = colorize_files(tmp_path, tmp_path/'out', toy)
+    assert (report.done, report.failed) == (3, [])
+
+
+def test_a_generator_that_is_being_trained():
+    "In many threads it predicts what it does in evaluation mode, and stays as it is: mode, and batch norms."
+    import torch
+    from concurrent.futures import ThreadPoolExecutor
+    from colorgan.colorizer import TorchNet
+    from colorgan.generator import create_gen
+    from colorgan.recipes import replace
+    for recipe in replace('pix2pix', size=32, gen_kw=dict(base=4)), replace('sagan-unet', size=32):
+        torch.manual_seed(0)
+        gen = create_gen(recipe, pretrained=False)
+        with torch.no_grad(): gen.train()(torch.rand(4, 1, 64, 64))
+        before = {k: t.clone() for k, t in gen.state_dict().items()}
+        Ls = [np.random.default_rng(i).random((1, 1, 64, 64), np.float32) * 100 for i in range(12)]
+        right = [TorchNet(gen.eval())(L) for L in Ls]
+        gen.train()
+        def predict(i, gen=gen, Ls=Ls): return TorchNet(gen)(Ls[i % 12]), all(m.training for m in gen.modules())
+        with ThreadPoolExecutor(6) as pool: results = list(pool.map(predict, range(36)))
+        assert all(np.array_equal(ab, right[i % 12]) and training for i, (ab, training) in enumerate(results))
+        assert all(torch.equal(t, before[k]) for k, t in gen.state_dict().items())

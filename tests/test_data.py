@@ -422,7 +422,7 @@ def killed_and_finished(source, out, rng, whole):
     while not out.exists():
         p = subprocess.Popen([sys.executable, '-c', maker, source, out])
         stop = rng.randrange(whole) if kills < 4 else 2 * whole
-        part = out.with_name(f'{out.name}.part')
+        part = out.with_name(f'{out.name}.colorgan-part')
         while p.poll() is None and not (part.exists() and part.stat().st_size > stop):
             time.sleep(.002)
         if p.poll() is None: kills += 1
@@ -465,7 +465,7 @@ except Exception as e: print(type(e).__name__, e)"""
 def test_workers_go_when_their_parent_is_killed(tmp_path):
     source = photos_in(tmp_path/'photos', 1500)
     p = subprocess.Popen([sys.executable, '-c', maker, source, tmp_path/'c.cache'])
-    part = tmp_path/'c.cache.part'
+    part = tmp_path/'c.cache.colorgan-part'
     while not (part.exists() and part.stat().st_size > 5000): time.sleep(.005)
     p.kill()
     p.wait()

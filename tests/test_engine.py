@@ -198,6 +198,35 @@ def test_tensorboard_has_every_batch_after_a_resume(tmp_path, monkeypatch):
     assert sorted(set(steps)) == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize('number, name', [(signal.SIGINT, 'Ctrl-C'), (signal.SIGTERM, 'SIGTERM')])
+def test_signals_save_all(number, name, tmp_path):
+    "The fourth batch ends, all is saved, and the handlers are again what they were."
+    class StopsAtFour(Callback):
+        def after_step(self):
+            if self.train_iter == 4: signal.raise_signal(number)
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(KeyboardInterrupt, match=f'Stopped by {name}. What was trained so far is in'):
+        quietly(out=tmp_path/'run', cbs=StopsAtFour(), checkpoint_minutes=60)
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+    assert (tmp_path/'run'/'model'/'model.safetensors').exists() and list((tmp_path/'run'/'checkpoints').glob('*.pt'))
+    alone, resumed = quietly(out=tmp_path/'alone'), quietly(out=tmp_path/'run', resume=True)
+    assert same(alone, resumed)
+
+
+def test_error_in_a_batch_gives_ctrl_c_back(tmp_path):
+    class Breaks(Callback):
+        def after_pred(self): raise ZeroDivisionError('in a batch')
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(ZeroDivisionError): quietly(out=tmp_path/'run', cbs=Breaks())
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_what_a_stage_cannot_do_is_said_before_the_first_batch(tmp_path):
+    with pytest.raises(ColorganError, match='photos of at least 48 pixels'):
+        quietly(recipe=replace('light', size=32, bs=2), out=tmp_path/'run')
+    assert not (tmp_path/'run').exists()
+
+
 def test_tracker_that_is_missing_leaves_no_folder(tmp_path):
     with pytest.raises(ColorganError, match='choose among tensorboard'):
         quietly(out=tmp_path/'run', track='excel')

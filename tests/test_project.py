@@ -23,7 +23,10 @@ notebooks = [p for p in sorted(root.glob('nbs/**/*.ipynb')) if '.ipynb_checkpoin
 badge = 'https://colab.research.google.com/github/{user}/{repo}/blob/{branch}/{path}'
 plain_kernel = {'kernelspec': {'display_name': 'python3', 'language': 'python', 'name': 'python3'}}
 install = """import importlib.util, subprocess, sys
-if importlib.util.find_spec('colorgan') is None: subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', 'colorgan'], check=True)"""
+if importlib.util.find_spec('colorgan') is None:
+    pip = [sys.executable, '-m', 'pip', 'install', '-q']
+    if subprocess.run([*pip, 'colorgan']).returncode:
+        subprocess.run([*pip, 'git+https://github.com/colorgan/colorgan'], check=True)"""
 
 
 def sh(*command, cwd=root):

@@ -1,13 +1,19 @@
 """The same file has the same pixels for training, colorizing and evaluating."""
 
+import io
+import os
+import struct
+import weakref
+
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
 from colorgan.colorizer import Colorizer
+from colorgan.core import ColorganError, ColorganWarning
 from colorgan.evaluation import photo_at
 from colorgan.photos.cache import make_cache
-from colorgan.photos.files import read_photo
+from colorgan.photos.files import encode, limits, read_pages, read_photo, unlimited
 from colorgan.photos.refs import open_cache
 
 side = 18 # the short side of a cache for photos of 16 pixels
@@ -16,6 +22,12 @@ srgb, lab = ImageCms.createProfile('sRGB'), ImageCms.createProfile('LAB')
 
 
 def grey(value, dtype): return Image.fromarray(np.full((side, side), value, dtype))
+
+
+def overshooting():
+    a = np.full((side, side), .5, np.float32)
+    a[-1, -1] = 1.7
+    return Image.fromarray(a)
 
 
 def plain(mode, color): return Image.new(mode, (side, side), color)
@@ -40,6 +52,8 @@ odd = {
     # Numbers mean what their type says: 200 of 65,535 is nearly black, and half of 1 is in the middle.
     '16 bits.png': (grey(200, np.uint16), {}, (1, 1, 1), (1, 1, 1)),
     'float.tif': (grey(.5, np.float32), {}, (128, 128, 128), (128, 128, 128)),
+    # One number above 1 does not turn the others black: it is clipped.
+    'overshoot.tif': (overshooting(), {}, (128, 128, 128), white),
     # What shines through keeps its own colour, as its transparency is kept with it; what cannot be seen is white.
     'half.png': (plain('RGBA', (*red, 128)), {}, red, red),
     'hidden.png': (plain('RGBA', (*red, 0)), {}, white, white),
@@ -75,9 +89,67 @@ def test_transparency_comes_back(tmp_path):
     assert result.mode == 'RGBA' and result.getchannel('A').getextrema() == (128, 128)
 
 
+def test_numbers_far_above_white_are_said():
+    a = np.full((20, 20), .5, np.float32)
+    a[0, 0] = 40
+    with pytest.warns(ColorganWarning, match='numbers up to 40, and nearly all of them are at most 0.5: 1 was taken for white'):
+        assert np.asarray(read_photo(a).image)[1, 1] == 128
+
+
+def test_numbers_that_are_none_are_refused(tmp_path):
+    a = np.full((20, 20), .5, np.float32)
+    a[3, 3] = np.nan
+    Image.fromarray(a).save(tmp_path/'nan.tif')
+    for use in read_photo, photo_at:
+        with pytest.raises(ColorganError, match='nan.tif holds numbers that are not finite'): use(tmp_path/'nan.tif')
+
+
 def test_an_eps_is_not_run(tmp_path):
     path = tmp_path/'ghost.jpg'
     path.write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n')
     for use in read_photo, photo_at, lambda p: make_cache([p], tmp_path/'x.cache', 16,
                                                           say=lambda text: None):
         with pytest.raises(ValueError, match='is not a photo|can be read|cannot be read'): use(path)
+
+
+def pages(path, n, side=side):
+    plain('RGB', red).resize((side, side)).save(path, save_all=True, append_images=[plain('RGB', clay).resize((side, side))] * (n - 1))
+    return path
+
+
+@pytest.mark.parametrize('limit, most, sentence', [('pixels', 100, 'has more than 0 megapixels'), ('pages', 2, 'has 3 pages, more than 2'),
+                                                   ('bytes', 100, 'has more than 0 MB'), ('seconds', -1, 'takes longer than')])
+def test_limits(limit, most, sentence, tmp_path, monkeypatch):
+    path = pages(tmp_path/'scan.tif', 3)
+    monkeypatch.setitem(limits, limit, most)
+    with pytest.raises(ColorganError, match=f'scan.tif {sentence}.*--no-limits'): list(read_pages(path))
+    with unlimited(): assert len(list(read_pages(path))) == 3
+
+
+def test_pipes_and_empty_names_are_one_sentence(tmp_path):
+    os.mkfifo(tmp_path/'pipe')
+    for path, sentence in (tmp_path/'pipe', 'is a pipe or a device'), ('/dev/zero', 'is a pipe or a device'), ('', "there is no ''"):
+        with pytest.raises(ColorganError, match=sentence): read_photo(path)
+
+
+def test_pages_come_and_go_one_by_one(tmp_path):
+    "While a TIFF of many pages is colorized, one page at a time is in memory."
+    path, alive = pages(tmp_path/'scan.tif', 4), []
+    def page(photo):
+        alive.append(weakref.ref(photo.image))
+        assert sum(r() is not None for r in alive) <= 2 # this one, and the one before, which is being written
+        return photo.image
+    content = encode(map(page, read_pages(path)), 'TIFF')
+    result = Image.open(io.BytesIO(content))
+    assert result.n_frames == 4
+    for i, colour in enumerate((red, clay, clay, clay)):
+        result.seek(i)
+        assert result.convert('RGB').getpixel((3, 3)) == colour
+
+
+def test_resolution_that_is_none_is_left_out(tmp_path):
+    plain('RGB', red).save(tmp_path/'a.tif', dpi=(72, 72))
+    content = (tmp_path/'a.tif').read_bytes()
+    assert struct.pack('<II', 72, 1) in content
+    (tmp_path/'a.tif').write_bytes(content.replace(struct.pack('<II', 72, 1), bytes(8)))
+    assert 'dpi' not in read_photo(tmp_path/'a.tif').info

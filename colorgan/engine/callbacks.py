@@ -13,15 +13,16 @@ import hashlib, importlib.util, math, os, signal, threading, time
 import numpy as np, torch
 from contextlib import contextmanager
 from fastai.callback.core import Callback, CancelFitException
+from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.progress import CSVLogger
 from fastai.learner import ValueMetric
 from fastcore.foundation import L
 from io import BytesIO
 from safetensors.torch import save as safetensors
 from ..colour.metrics import colour_scores
-from ..core import ColorganError, make_folder, write_whole
+from ..core import ColorganError, write_whole
 from .distributed import all_reduce_max, rank
-from .order import LinkedCallback, order_of
+from .order import LinkedCallback, callback_of, order_of
 from ..nets.blocks import evaluating
 from ..visualize import loss_curves, show_sheet
 
@@ -54,19 +55,30 @@ class Schedule(LinkedCallback):
 
 # %% ../../nbs/engine/01_callbacks.ipynb #d7259dea
 class Interruptible(Callback):
-    "Let Ctrl-C end the training after the batch that is under way; `stopped` says that it did"
-    order, requested, stopped = order_of('Interruptible'), False, False
-    def _on_signal(self, *args):
-        signal.signal(signal.SIGINT, self.before)
-        self.requested = True
+    "Let Ctrl-C, or SIGTERM, end the training after the batch that is under way; `stopped` says that it did"
+    order, requested, stopped, by = order_of('Interruptible'), False, False, 'Ctrl-C'
+    before = {} # the handlers that were there
+    begun, cut = 0, False # batches of the epoch that were done before a resume; whether the stage was ended early
+    def _on_signal(self, number, frame):
+        self._put_back()
+        self.requested, self.by = True, 'Ctrl-C' if number == signal.SIGINT else 'SIGTERM'
+    def _put_back(self):
+        for number, handler in self.before.items(): signal.signal(number, handler)
+        self.before = {}
     def before_fit(self):
-        self.main = threading.current_thread() is threading.main_thread()
-        if self.main: self.before = signal.signal(signal.SIGINT, self._on_signal)
+        if threading.current_thread() is threading.main_thread():
+            self.before = {n: signal.signal(n, self._on_signal)
+                           for n in (signal.SIGINT, signal.SIGTERM)}
     def after_loss(self): self.stopped = all_reduce_max(self.requested)
+    def _end(self):
+        self.cut = True
+        raise CancelFitException()
     def after_batch(self):
-        if self.stopped: raise CancelFitException()
-    def after_fit(self):
-        if self.main: signal.signal(signal.SIGINT, self.before)
+        if self.stopped and self.training and self.begun + self.iter + 1 < self.n_iter: self._end()
+    def after_epoch(self):
+        if self.stopped and self.epoch + 1 < self.n_epoch: self._end()
+    def after_fit(self): self._put_back()
+    def after_error(self): self._put_back()
 
 # %% ../../nbs/engine/01_callbacks.ipynb #bc97ccf0
 class ColourMetrics(LinkedCallback):
@@ -139,17 +151,17 @@ class RunLog(LinkedCallback):
                  viewers=()): # functions that are given each sheet, too
         self.folder, self.stage, self.gen, self.photos, self.viewers = folder, stage, gen, x, viewers
         self.clock, self.needs = clock, [clock]
-        self.drawn, self.reported, self.curved = 0., 0., time.time()
+        self.drawn, self.reported, self.curved = -math.inf, -math.inf, time.monotonic()
     def before_fit(self):
         errors = [line['ab_error'] for line in self.folder.log() if line['stage'] == self.stage]
         self.best = min(errors, default=math.inf)
     def after_batch(self):
-        if time.time() - self.reported > 3: self.report()
+        if time.monotonic() - self.reported > 3: self.report()
     def after_validate(self):
         error = float(self.recorder.log[self.recorder.metric_names.index('ab_error')])
         if error < self.best: self.save_best()
         self.best = min(error, self.best)
-        if time.time() - self.drawn > 5: self.draw()
+        if time.monotonic() - self.drawn > 5: self.draw()
     def after_epoch(self):
         rec, photos = self.recorder, self.train_iter * self.dls.train.bs
         metrics = {k: round(float(v), 5) for k, v in zip(rec.metric_names[1:-1], rec.log[1:])
@@ -158,13 +170,14 @@ class RunLog(LinkedCallback):
         self.folder.add_to_log(dict(stage=self.stage, epoch=self.epoch, steps=self.train_iter,
                                     photos=photos,
                                     seconds=seconds, lr=lr, **metrics))
-        if time.time() - self.curved > 20:
-            save_image(loss_curves(self.folder.path), self.folder.path/'curves.png')
-            self.curved = time.time()
+        if time.monotonic() - self.curved > 20:
+            curves = self.folder.path/'curves.png'
+            self.folder.put(curves, lambda: save_image(loss_curves(self.folder.path), curves))
+            self.curved = time.monotonic()
         self.report()
     def report(self):
         "Write where the training is"
-        self.reported, share, spent = time.time(), self.clock.share(), self.clock.spent
+        self.reported, share, spent = time.monotonic(), self.clock.share(), self.clock.spent
         photos = self.train_iter * self.dls.train.bs
         self.folder.report(stage=self.stage, epoch=self.epoch,
                            epochs=None if self.clock.minutes else self.n_epoch,
@@ -174,12 +187,14 @@ class RunLog(LinkedCallback):
                            photos_per_s=round(photos / spent, 1) if spent else None)
     def save_best(self):
         tensors = {k: t.detach().cpu().contiguous() for k, t in self.gen.state_dict().items()}
-        write_whole(make_folder(self.folder.checkpoints)/'best.safetensors', safetensors(tensors))
+        best, content = self.folder.checkpoints/'best.safetensors', safetensors(tensors)
+        self.folder.put(best, lambda: write_whole(best, content))
     def draw(self):
         "Predict the photos of the sheet"
-        self.drawn = time.time()
+        self.drawn = time.monotonic()
         sheet = show_sheet([[p] for p in predict_rgb(self.gen, self.photos)])
-        save_image(sheet, make_folder(self.folder.sheets)/f'{self.stage}-{self.epoch:03}.png')
+        png = self.folder.sheets/f'{self.stage}-{self.epoch:03}.png'
+        self.folder.put(png, lambda: save_image(sheet, png))
         for show in self.viewers: show(sheet)
 
 # %% ../../nbs/engine/01_callbacks.ipynb #f1ccaa1a
@@ -187,22 +202,36 @@ class Finite(Callback):
     "Stop at a loss that is not finite; `bad` is then the step, and the batch is in `nonfinite.pt`"
     order, run_valid = order_of('Finite'), False
     def __init__(self, folder, # where to save the batch
-                 every=16): # steps between two looks
-        self.folder, self.every, self.steps, self.bad = folder, every, [], None
-    def after_step(self): self.steps.append((self.train_iter, self.loss.detach(), self.xb, self.yb))
+                 every=16, # steps between two looks
+                 most=64e6): # bytes of batches that are kept until then
+        self.folder, self.every, self.most, self.steps, self.bad = folder, every, most, [], None
+    def before_fit(self): self.steps, self.last = [], None
+    def after_error(self): self.steps, self.last = [], None
+    def after_step(self):
+        if getattr(callback_of(self.learn, MixedPrecision), 'skipped', False): return
+        self.last = self.train_iter, self.loss.detach(), self.xb, self.yb
+        self.steps.append(self.last)
     def after_batch(self):
-        if len(self.steps) >= self.every or self.iter + 1 == self.n_iter: self.look()
-    def look(self):
-        "Check the losses since the last look"
-        steps, self.steps = self.steps, []
-        all_finite = (not steps
-                      or torch.stack([loss for _, loss, _, _ in steps]).isfinite().all().item())
-        if not all_reduce_max(not all_finite): return
-        self.bad, loss, xb, yb = next((s for s in steps if not s[1].isfinite()), steps[-1])
+        kept = sum(t.nbytes for s in self.steps for t in (s[2][0], s[3][0]))
+        if len(self.steps) >= self.every or kept > self.most or self.iter + 1 == self.n_iter: self.look()
+    def sound(self) -> bool: # of this process alone
+        "Whether all losses since the last look are finite"
+        losses = [loss for _, loss, *_ in self.steps]
+        return not losses or torch.stack(losses).isfinite().all().item()
+    def check(self) -> bool: # of all processes, which must call it together
+        "Whether a loss since the last look is not finite: then its batch is saved"
+        steps, sound, self.steps = self.steps, self.sound(), []
+        if self.bad is not None or not all_reduce_max(not sound): return self.bad is not None
+        found = next((s for s in steps if not s[1].isfinite()), self.last)
+        self.bad, loss, xb, yb = found
         if not rank():
-            batch = dict(step=self.bad, loss=loss, x=xb[0].cpu(), y=yb[0].cpu())
-            torch.save(batch, self.folder/'nonfinite.pt')
-        raise CancelFitException()
+            torch.save(dict(step=self.bad, loss=loss, x=xb[0].cpu(), y=yb[0].cpu()), out := BytesIO())
+            try: write_whole(self.folder/'nonfinite.pt', out.getvalue())
+            except ColorganError as e: print(f'{e}.')
+        return True
+    def look(self):
+        "End the training if a loss since the last look is not finite"
+        if self.check(): raise CancelFitException()
 
 # %% ../../nbs/engine/01_callbacks.ipynb #f0beb532
 def tracker_names(track) -> list: # None, a name, several with commas, or a list of such

@@ -13,7 +13,7 @@ import numpy as np, torch
 from fastai.callback.core import Callback, CancelEpochException
 from io import BytesIO
 from pathlib import Path
-from ..core import ColorganError, make_folder
+from ..core import ColorganError, check_number, flush_folder, make_folder, write_flushed
 from .distributed import rank
 from .order import LinkedCallback, order_of
 
@@ -65,7 +65,7 @@ def restore_weights(learn, # a `Learner`
     if ema:
         average, ema.steps = state['ema']
         for a, b in zip(ema.average, average): a.copy_(b)
-    if 'scaler' in state and getattr(learn, 'scaler', None):
+    if state.get('scaler') and getattr(learn, 'scaler', None) and learn.scaler.is_enabled():
         learn.scaler.load_state_dict(state['scaler'])
 
 def restore_place(learn, # a `Learner`
@@ -83,8 +83,9 @@ class Checkpoints:
     "A folder of checkpoints: the newest `keep` of them"
     def __init__(self, folder, # made if it is missing
                  keep=2): # how many stay
-        self.folder, self.keep = make_folder(folder), keep
-        for f in self.folder.glob('*.part'): f.unlink()
+        self.folder, self.keep = make_folder(folder), check_number('keep', keep, 1, 10**6, int)
+        self.said = False # that none can be written
+        for f in self.folder.glob('*.part'): f.unlink(missing_ok=True)
     def files(self):
         "The checkpoints, oldest first"
         return sorted(self.folder.glob('*.pt'))
@@ -93,50 +94,68 @@ class Checkpoints:
         "Delete all but the newest `n`"
         for f in self.files()[:-n or None]: f.unlink()
     def load(self): # the newest that is whole; None if there is none
-        "The newest state; prints a sentence for each damaged file, and deletes it"
+        """The newest state; prints a sentence for each damaged file, and moves it aside. Raises
+        `ColorganError` if a file cannot be read now."""
         for f in reversed(self.files()):
-            try: return read_checkpoint(f)
-            except ColorganError as e: print(f'{e}; the checkpoint before it is taken.')
-            f.unlink()
+            if state := read_checkpoint(f): return state
+            os.replace(f, f'{f}.damaged')
+            print(f'The checkpoint {f.name} is damaged; the checkpoint before it is taken. '
+                  f'The damaged one is now called {f.name}.damaged.')
     def save(self,
              state, # tensors and plain data
              number): # the larger, the newer
-        "Write one, and delete those that are too old; prints a sentence if there is no room"
-        torch.save(state, out := BytesIO())
-        self.drop(self.keep)
-        while self.room() < out.tell() and len(self.files()) > 1: self.drop(len(self.files()) - 1)
+        """Write one, and delete those that are too old; if that cannot be done, prints a sentence,
+        the first time"""
         try:
+            torch.save(state, out := BytesIO())
+            self.drop(self.keep)
+            while self.room() < out.tell() and len(self.files()) > 1:
+                self.drop(len(self.files()) - 1)
             if self.room() < out.tell():
                 raise ColorganError(f'{out.tell() >> 20} MB are needed and '
                                     f'{self.room() >> 20} MB are free')
-            write_flushed(self.folder/f'{number:010}.pt', out.getbuffer())
-        except ColorganError as e:
-            print(f'No checkpoint could be written ({e}); training goes on. Free some room on '
-                  'the disk.')
-        self.drop(self.keep)
+            _put(self.folder/f'{number:010}.pt', out.getbuffer())
+            self.drop(self.keep)
+            self.said = False
+        except (ColorganError, OSError, MemoryError, RuntimeError) as e:
+            if not self.said:
+                print(f'No checkpoint could be written ({e}); training goes on. Free some room '
+                      'on the disk.')
+            self.said = True
 
 # %% ../../nbs/engine/02_checkpoint.ipynb #aa66390e
-def write_flushed(path, data):
-    "As `write_whole`, and on the disk itself before the name appears"
-    path = Path(path)
+def _put(path, data):
+    "As `write_whole`, by way of a `.part` file of this name, which the next `Checkpoints` deletes"
     part = path.with_suffix('.part')
     try:
-        with open(part, 'wb') as f:
-            f.write(data)
-            f.flush(); os.fsync(f.fileno())
+        write_flushed(part, data)
         os.replace(part, path)
+        flush_folder(path.parent)
     except OSError as e:
         part.unlink(missing_ok=True)
         raise ColorganError(f'{path.name} cannot be written: {e.strerror or e}') from e
 
-def read_checkpoint(path) -> dict:
-    "The state in a file; raises `ColorganError` if a bit of it is wrong"
+def _is_whole(data):
+    "Whether every bit of a checkpoint's bytes fits its checksum"
     try:
-        with zipfile.ZipFile(path) as z:
-            if z.testzip(): raise zipfile.BadZipFile
-        return torch.load(path, map_location='cpu', weights_only=True)
+        with zipfile.ZipFile(BytesIO(data)) as z: return z.testzip() is None
+    except MemoryError: raise
+    except Exception: return False
+
+def read_checkpoint(path) -> dict: # None if a bit of it is wrong
+    "The state in a file; raises `ColorganError` if it cannot be read now, or not by this version"
+    try:
+        data = Path(path).read_bytes()
+        if not _is_whole(data): return None
+        return torch.load(BytesIO(data), map_location='cpu', weights_only=True)
+    except (OSError, MemoryError) as e:
+        raise ColorganError(f'the checkpoint {path} cannot be read now '
+                            f"({getattr(e, 'strerror', None) or 'there is not enough memory'}): "
+                            'nothing was changed, try again when it can') from e
     except Exception as e:
-        raise ColorganError(f'The checkpoint {Path(path).name} is damaged') from e
+        raise ColorganError(f'the checkpoint {path} is whole, but this version cannot read it '
+                            f"({(str(e).splitlines() or [type(e).__name__])[0][:200]}): nothing "
+                            'was changed, resume with the versions that wrote it') from e
 
 # %% ../../nbs/engine/02_checkpoint.ipynb #1e570be4
 class StartAt(Callback):
@@ -164,21 +183,23 @@ class CheckpointCallback(LinkedCallback):
                  state=None, # the state to start from
                  extra=dict, # function that returns what else belongs into a checkpoint
                  ema=None, # the learner's `EMA`
-                 average=None): # its `DistributedAverage`
+                 average=None, # its `DistributedAverage`
+                 sound=lambda: True): # function that says whether the state is worth keeping
         self.checkpoints, self.stage, self.minutes = checkpoints, stage, minutes
-        self.state, self.extra = state, extra
+        self.state, self.extra, self.sound = state, extra, sound
         self.clock, self.stop, self.ema, self.average = clock, stop, ema, average
         self.needs = [cb for cb in (clock, stop, ema, average) if cb]
-        self.last, self.first = time.time(), (state['epoch'], state['batch']) if state else (0, 0)
+        self.last, self.first = time.monotonic(), (state['epoch'], state['batch']) if state else (0, 0)
     def due(self):
         return (not rank()
-                and (self.stop.stopped or time.time() - self.last >= self.minutes * 60))
+                and (self.stop.stopped or time.monotonic() - self.last >= self.minutes * 60)
+                and self.sound())
     def write(self, epoch, batch):
         "Write the state from which `batch` of `epoch` comes next"
         state = dict(stage=self.stage, epoch=epoch, batch=batch, spent=self.clock.spent,
                      learner=learner_state(self.learn, self.ema), **self.extra())
         self.checkpoints.save(state, self.stage * 10**9 + self.train_iter)
-        self.last = time.time()
+        self.last = time.monotonic()
     def after_batch(self):
         batch = self.begun + self.iter + 1
         if self.training and batch < self.n_iter and self.due(): self.write(self.epoch, batch)
@@ -191,6 +212,7 @@ class CheckpointCallback(LinkedCallback):
             self.clock.spent = self.state['spent']
     def before_train(self):
         self.begun = self.first[1] if self.epoch == self.first[0] else 0
+        self.stop.begun = self.begun
         self.dls.train.seek(self.stage * 10**6 + self.epoch, self.begun)
         if self.state:
             restore_place(self.learn, self.state['learner'], self.begun > 0)

@@ -11,7 +11,7 @@ __all__ = ['mirrored', 'workspace']
 import hashlib, os, platform, tempfile, threading, time
 from contextlib import contextmanager
 from pathlib import Path
-from ..core import ColorganError, make_folder
+from ..core import ColorganError, flush_folder, make_folder
 from .folder import RunFolder
 
 # %% ../../nbs/engine/04_drive.ipynb #7444d7a4
@@ -27,6 +27,7 @@ def copy_verified(src, dst):
     with open(part, 'rb') as f: back = hashlib.file_digest(f, 'blake2b')
     if back.digest() != sent.digest(): raise OSError(f'the copy of {src.name} differs from it')
     os.replace(part, dst)
+    flush_folder(dst.parent)
 
 # %% ../../nbs/engine/04_drive.ipynb #8b32255d
 class Mirror(threading.Thread):
@@ -53,6 +54,7 @@ class Mirror(threading.Thread):
     def sync(self):
         "Copy what is new; raises `OSError` if that does not work"
         if not self.far.parent.is_dir(): raise OSError('it is not there')
+        if not self.near.is_dir(): raise OSError(f'{self.near} is gone')
         for name, stamp in self.files().items():
             there = self.far/name
             if self.copied.get(name) == stamp and there.exists(): continue
@@ -62,7 +64,7 @@ class Mirror(threading.Thread):
                 if (self.near/name).exists(): raise
             self.copied[name] = stamp
         near, far = RunFolder(self.near).checkpoints, RunFolder(self.far).checkpoints
-        for f in far.glob('*.pt'):
+        for f in far.glob('*.pt') if near.is_dir() else ():
             if not (near/f.name).exists(): f.unlink(missing_ok=True)
     def look(self) -> bool: # whether the far folder is there
         "`sync`, and a sentence when the far folder has gone away or is back"
@@ -102,16 +104,17 @@ def bring_back(far, near):
     "Bring the near side of a run up to the far one, if that is ahead; refuses if they are not the same run"
     far, near = Path(far), Path(near)
     there, here, progress = settings_of(far), settings_of(near), RunFolder(far).progress()
-    if not there: return
+    far_at, near_at = newest_checkpoint(far), newest_checkpoint(near)
+    if not there and far_at < 0: return
     far_was, near_was = ({k: v for k, v in d.items() if k not in ('finished', 'versions')}
                          for d in (there, here))
-    if here and far_was != near_was:
+    if here and there and far_was != near_was:
         raise ColorganError(f'{far} holds another run than {near}: give the run another name')
-    age = time.time() - progress.get('time', 0)
-    if progress.get('host') != platform.node() and age < 120 and not there.get('finished'):
+    age = abs(time.time() - progress.get('time', 0)) # clocks differ
+    if progress and progress['host'] != platform.node() and age < 120 and not there.get('finished'):
         raise ColorganError(f'{progress["host"]} wrote to {far} {age:.0f} seconds ago: '
                             'if that training has ended, wait two minutes')
-    if here and newest_checkpoint(near) >= newest_checkpoint(far): return
+    if (here or near_at >= 0) and near_at >= far_at: return
     for f in far.rglob('*'):
         if not f.is_file() or f.suffix == '.part': continue
         make_folder((near/f.relative_to(far)).parent)

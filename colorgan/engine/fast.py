@@ -10,6 +10,7 @@ __all__ = ['best_precision', 'precision', 'fast_math', 'auto_bs', 'try_compile']
 # %% ../../nbs/engine/05_fast.ipynb #8b055d4b
 import torch
 from contextlib import contextmanager
+from fastai.callback.core import CancelStepException
 from fastai.callback.fp16 import MixedPrecision
 from ..core import ColorganError
 from ..critic import create_critic
@@ -30,11 +31,30 @@ def autocast(device, # torch device
 class AnyDeviceMixedPrecision(MixedPrecision):
     "fastai's mixed precision on whatever device the photos are, a processor included"
     name = 'mixed_precision'
+    most = 50 # skipped steps in a row, after which the training stops: the scale is next to nothing by then
+    inside = False # autocast
     def before_fit(self):
+        self.in_a_row = 0
         device, amp = self.dls.device, self.amp_mode.value
         self.autocast = autocast(device, amp)
         self.learn.scaler, self.scales = torch.amp.GradScaler(device.type,
                                                               enabled=amp == 'fp16'), []
+    def before_batch(self):
+        super().before_batch()
+        self.inside = True
+    def _leave(self):
+        if self.inside: self.autocast.__exit__(None, None, None)
+        self.inside = False
+    after_loss = after_cancel_batch = after_error = _leave
+    def before_step(self):
+        try: super().before_step()
+        except CancelStepException:
+            self.in_a_row += 1
+            if self.in_a_row < self.most: raise
+            raise ColorganError(f'the gradients of {self.most} steps in a row did not fit into '
+                                'half precision: train with amp fp32, or with clip=1 or a '
+                                'smaller learning rate') from None
+        self.in_a_row = 0
 
 # %% ../../nbs/engine/05_fast.ipynb #29677b61
 def best_precision(device, # torch device
@@ -59,6 +79,10 @@ def precision(device, # torch device
     if amp not in (None, 'fp32', 'fp16', 'bf16'):
         raise ColorganError(f'there is no precision {amp!r}: choose one of fp32, fp16, bf16')
     if amp is None: amp = best_precision(device, gen)
+    if (amp == 'bf16' and getattr(device, 'type', '') == 'cuda'
+            and not torch.cuda.is_bf16_supported(including_emulation=False)):
+        print('This GPU computes bf16 only by emulation, many times slower: fp16 is taken.')
+        amp = 'fp16'
     return [] if amp == 'fp32' else [AnyDeviceMixedPrecision(amp)]
 
 # %% ../../nbs/engine/05_fast.ipynb #7e6c50b6
@@ -87,6 +111,7 @@ def trial_step(recipe, # a `Recipe`
         x, y = gan.gen.space.encode(torch.rand(bs, 3, recipe.size, recipe.size, device=device))
         with autocast(device, amp): l = loss(gan(x), y)
         l.backward(); opt.step(); opt.zero_grad()
+        if recipe.ema: average = [t.clone() for t in gan.gen.state_dict().values()] # noqa: F841
 
 # %% ../../nbs/engine/05_fast.ipynb #7105e90f
 batch_sizes = [n for i in range(9, 0, -1) for n in (2**i, 3 * 2**(i - 2)) if n == int(n)] + [1]

@@ -21,12 +21,20 @@ class RunFolder:
         self.model, self.checkpoints, self.sheets = self.path/'model', self.path/'checkpoints', self.path/'sheets'
         self._json, self._log = self.path/'run.json', self.path/'log.jsonl'
         self._progress, self._lock = self.path/'progress.json', self.path/'.lock'
+        self._text, self._waiting, self._said, self._tried = None, {}, False, 0.
 
     def settings(self) -> dict: # what the run was begun with; empty if there is no run
-        "What `run.json` says; raises `ColorganError` if it is damaged"
-        try: return json.loads(self._json.read_text(encoding='utf-8'))
-        except OSError: return {}
-        except ValueError: raise ColorganError(f'{self._json} is damaged') from None
+        "What `run.json` says; raises `ColorganError` if it cannot be read, or is damaged"
+        try: settings = json.loads(self._json.read_text(encoding='utf-8'))
+        except (FileNotFoundError, NotADirectoryError):
+            if not any(self.checkpoints.glob('*.pt')): return {}
+            raise ColorganError(f'{self._json} is missing') from None
+        except OSError as e:
+            raise ColorganError(f'{self._json} cannot be read: {e.strerror or e}') from e
+        except (ValueError, RecursionError): settings = None
+        if not isinstance(settings, dict) or not isinstance(settings.get('recipe'), dict):
+            raise ColorganError(f'{self._json} is damaged')
+        return settings
     def describe(self, settings):
         "Write `run.json`"
         make_folder(self.path)
@@ -34,22 +42,50 @@ class RunFolder:
 
     def log(self) -> list: # a dict for each epoch
         "What the log says so far; raises `ColorganError` if it is damaged"
-        return read_lines(self._log) if self._log.exists() else []
-    def log_size(self) -> int: return self._log.stat().st_size if self._log.exists() else 0
-    def cut_log(self, size): # in bytes
-        if self._log.exists(): write_whole(self._log, self._log.read_bytes()[:size])
-    def add_to_log(self, line): # a dict
-        with open(self._log, 'a', encoding='utf-8') as f: f.write(json.dumps(line) + '\n')
+        return _parsed(self.log_text(), self._log)
+    def log_text(self) -> str:
+        "The log as it is in the file, or will be when there is room for it"
+        if self._text is None: self._text = _text_of(self._log) if self._log.exists() else ''
+        return self._text
+    def set_log(self, text):
+        "Make this the log"
+        self._text = text
+        self.put(self._log, lambda: write_whole(self._log, self._text.encode()))
+    def add_to_log(self, line): self.set_log(self.log_text() + json.dumps(line) + '\n') # a dict
 
-    def progress(self) -> dict: # empty if there was none
+    def put(self, what, # that is written
+            write, # function that does it
+            seconds=30.): # before what waits is tried again
+        """Write what a training can go on without. If that cannot be done it waits and is tried
+        again, which is said once."""
+        self._waiting[what] = write
+        if seconds and self._said and time.monotonic() - self._tried < seconds: return
+        self._tried, failed = time.monotonic(), None
+        for what in list(self._waiting):
+            try: self._waiting[what]()
+            except (ColorganError, OSError, MemoryError) as e: failed = e
+            else: del self._waiting[what]
+        if failed and not self._said:
+            print(f'{failed}; the training goes on, and this is written when it is possible.')
+        self._said = bool(failed)
+    def close(self):
+        "Try for the last time to write what waits, and say what could not be written"
+        self.put(None, lambda: None, seconds=0)
+        if self._waiting:
+            print(f'{len(self._waiting)} files could not be written, '
+                  f'{next(iter(self._waiting))} among them.')
+
+    def progress(self) -> dict: # empty if there was none, or only half of it
         "Where the training was, and when"
-        try: return json.loads(self._progress.read_text(encoding='utf-8'))
-        except (OSError, ValueError): return {}
+        try: p = json.loads(self._progress.read_text(encoding='utf-8'))
+        except (OSError, ValueError, RecursionError): return {}
+        if not isinstance(p, dict) or not _are(p, time=float, host=str): return {}
+        return {k: v for k, v in p.items()
+                if k not in ('epochs', 'left', 'photos_per_s') or _is(v, float)}
     def report(self, **progress):
         "Write `progress.json`, with this machine's name and the time"
-        write_whole(self._progress,
-                    json.dumps(progress | dict(host=platform.node(),
-                                               time=time.time())).encode())
+        said = json.dumps(progress | dict(host=platform.node(), time=time.time())).encode()
+        self.put(self._progress, lambda: write_whole(self._progress, said))
 
     @contextmanager
     def locked(self):
@@ -81,7 +117,7 @@ class RunFolder:
         if not settings:
             raise ColorganError(f'{self.path} holds no run: give the folder that `colorgan '
                                 'train --out` made')
-        age = time.time() - progress.get('time', self._json.stat().st_mtime)
+        age = abs(time.time() - progress.get('time', self._json.stat().st_mtime)) # clocks differ
         elsewhere = progress.get('host') not in (None, platform.node())
         if settings.get('finished'): return 'finished', age
         if self.is_locked() or elsewhere and age < quiet: return 'running', age
@@ -91,9 +127,28 @@ class RunFolder:
 def read_lines(path) -> list: # of dicts
     "The lines of a `log.jsonl`, or of the one in a run's folder; raises `ColorganError` if it cannot be read"
     path = Path(path)/'log.jsonl' if Path(path).is_dir() else Path(path)
-    try: return [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines() if line]
-    except (OSError, ValueError) as e:
+    return _parsed(_text_of(path), path)
+
+def _is(v, kind):
+    "Whether `v` is a text, or a number that can be shown"
+    if kind is str: return isinstance(v, str)
+    return isinstance(v, (int, kind)) and abs(v) < 1e15
+def _are(d, **kinds): return all(_is(d.get(k), kind) for k, kind in kinds.items())
+
+def _text_of(path):
+    try: return path.read_bytes().decode('utf-8', 'replace')
+    except OSError as e:
+        raise ColorganError(f'{path} cannot be read: {e.strerror or e}') from e
+
+def _parsed(text, path):
+    "The dicts of a log's lines; a last line that is cut off is left out"
+    whole = text[:text.rfind('\n') + 1] or text
+    try: lines = [json.loads(line) for line in whole.splitlines() if line]
+    except (ValueError, RecursionError) as e:
         raise ColorganError(f'{path} holds no log of a run: {e}') from e
+    if not all(isinstance(line, dict) for line in lines):
+        raise ColorganError(f'{path} holds no log of a run: a line of it is no record')
+    return lines
 
 # %% ../../nbs/engine/03_folder.ipynb #3d520330
 def duration(seconds) -> str:
@@ -109,7 +164,7 @@ def status(run) -> str: # a few lines
     "How far a run is, in words; raises `ColorganError` if the folder holds none"
     folder = RunFolder(run)
     state, age = folder.state()
-    recipe, p = folder.settings()['recipe']['name'], folder.progress()
+    recipe, p = folder.settings()['recipe'].get('name'), folder.progress()
     host = p.get('host', 'this machine')
     words = {'finished': f'finished ({recipe}). The model is in {folder.model}.',
              'running': f'running ({recipe}), last heard of {duration(age)} ago on {host}.',
@@ -117,14 +172,20 @@ def status(run) -> str: # a few lines
                             'The same command with --resume goes on.',
              'not begun': f'begun ({recipe}), no batch is through yet.'}
     lines = [f'{run}: {words[state]}']
-    if p and state != 'finished': lines.append(_where(p, state == 'running'))
-    log = folder.log() if p else []
-    if log:
-        last = log[-1]
-        metrics = ', '.join(f'{k} {v:.4g}' for k, v in last.items()
-                            if isinstance(v, float) and k not in ('seconds', 'lr'))
-        lines.append(f"after epoch {last['epoch'] + 1} of {last['stage']}: {metrics}")
+    if state != 'finished' and _are(p, stage=str, epoch=int, batch=int, batches=int, share=float):
+        lines.append(_where(p, state == 'running'))
+    try: log = folder.log() if p else []
+    except ColorganError as e: lines.append(f'Its log is damaged ({e}).')
+    else: lines += [_after(line) for line in log[-1:]]
     return '\n'.join(lines)
+
+def _after(line):
+    "What a line of the log says, in words"
+    metrics = ', '.join(f'{k} {v:.4g}' for k, v in line.items()
+                        if isinstance(v, float) and k not in ('seconds', 'lr'))
+    epoch = line.get('epoch')
+    return (f"after epoch {epoch + 1 if _is(epoch, int) else '?'} of "
+            f"{line.get('stage', '?')}: {metrics}")
 
 def _where(p, running):
     "A line on where the training is; `p` as in `progress.json`"
@@ -133,13 +194,15 @@ def _where(p, running):
     rate = f", {p['photos_per_s']:.0f} photos/s" if p.get('photos_per_s') else ''
     left = (f", about {duration(p['left'])} left of this stage" if running
             and p.get('left') is not None else '')
-    stage = f"stage {p['stage']} ({_stage_names[p['stage']]})"
+    stage = f"stage {p['stage']} ({_stage_names.get(p['stage'], '?')})"
     return f"{stage}, {epoch}, {batch}; {p['share']:.0%} of the stage{rate}{left}"
 
 # %% ../../nbs/engine/03_folder.ipynb #f4652a1c
 def interrupted_runs(folder) -> list: # of paths, the one that was heard of last first
-    "The runs in a folder that were interrupted"
-    states = {path.parent: RunFolder(path.parent).state()
-              for path in Path(folder).glob('*/run.json')}
+    "The runs in a folder that were interrupted; of one that cannot be read, a sentence says why"
+    states = {}
+    for path in Path(folder).glob('*/run.json'):
+        try: states[path.parent] = RunFolder(path.parent).state()
+        except ColorganError as e: print(f'{e}; the run is left out.')
     interrupted = [run for run, (state, _) in states.items() if state == 'interrupted']
     return sorted(interrupted, key=lambda run: states[run][1])

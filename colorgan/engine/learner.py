@@ -27,6 +27,7 @@ from torch.optim.adamw import adamw
 from ..color import get_space, lab_to_rgb, rgb_to_lab
 from ..colour.metrics import DeviceMean, ab_distance
 from ..colour.old import encode_old, vary_sharpness
+from ..core import ColorganError
 from .distributed import all_reduce_max
 from .order import LinkedCallback, order_of
 
@@ -304,6 +305,24 @@ def norm_gap(space): # name of the space, or the space
         return ab_distance(s.ab(pred), s.ab(learn.y)) - ab_distance(s.ab(learn.pred), s.ab(learn.y))
     return DeviceMean(gap, 'norm_gap')
 
+# %% ../../nbs/engine/00_learner.ipynb #097c9a2e
+class _Learner(Learner):
+    """fastai's `Learner`; when `fit` ends with an error, callbacks hear of it in `after_error`,
+    and the batch is let go"""
+    def _with_events(self, f, event_type, *args, **kwargs):
+        try: super()._with_events(f, event_type, *args, **kwargs)
+        except BaseException as e:
+            if event_type == 'fit': self._clean_up()
+            if isinstance(e, ColorganError): # without the callback's name, which fastai adds
+                e.args = (e.args[0].rpartition(':\n\t')[2],)
+            raise
+    def _clean_up(self):
+        for cb in self.cbs:
+            if hasattr(type(cb), 'after_error'): cb.after_error()
+        self.xb = self.yb = ()
+        self.pred = self.loss = self.loss_grad = None
+        self.opt.zero_grad()
+
 # %% ../../nbs/engine/00_learner.ipynb #8be4e50b
 def make_learner(dls, # fastai `DataLoaders` of (x, y) in network range
                  model, # what is trained; its `forward(x)` is the prediction
@@ -323,5 +342,5 @@ def make_learner(dls, # fastai `DataLoaders` of (x, y) in network range
     if recipe.sharpness: cbs.append(Sharpness(recipe.sharpness, recipe.space))
     if recipe.frozen: cbs.append(Frozen(recipe.frozen, gen))
     if recipe.freeze_bn != 'none': cbs.append(FrozenNorms(recipe.freeze_bn, gen))
-    learn = Learner(dls, model, loss_func=loss, **kwargs).remove_cbs([Recorder, ProgressCallback])
+    learn = _Learner(dls, model, loss_func=loss, **kwargs).remove_cbs([Recorder, ProgressCallback])
     return learn.add_cbs(cbs)

@@ -9,13 +9,14 @@ __all__ = ['load_into', 'say_once', 'weights_file', 'from_torchvision', 'torchvi
            'even_convs', 'folded']
 
 # %% ../../nbs/nets/01_encoder.ipynb #3b18216e
+import re
 from functools import cache
 from pathlib import Path
 import torch, torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision import models
-from ..core import ColorganError, fetch
+from ..core import ColorganError, fetch, file_digest
 
 # %% ../../nbs/nets/01_encoder.ipynb #912178ad
 def _read_state(path, # a file of tensors by name: `.safetensors`, or what `torch.save` wrote
@@ -65,7 +66,11 @@ def weights_file(url, # where they are
                  name=None, # what to call them here; None: as they are called there
                 ) -> Path:
     "The file at `url`, in torch's cache; raises `ColorganError` within ten seconds when nothing answers"
-    return fetch(url, Path(torch.hub.get_dir())/'checkpoints'/(name or Path(url).name))
+    file = Path(torch.hub.get_dir())/'checkpoints'/(name or Path(url).name)
+    new, published = not file.exists(), re.search(r'-([0-9a-f]{8,64})\.pth$', url)
+    fetch(url, file, sha256=published[1] if published else '')
+    if new and not published: print(f'{file.name} from {url}, SHA-256 {file_digest(file)}.')
+    return file
 
 # %% ../../nbs/nets/01_encoder.ipynb #efabc322
 def from_torchvision(net, # the classifier `name` of torchvision, or the part of it called `part`; filled in place
@@ -118,6 +123,8 @@ def timm_net(name, # as timm calls it
              **kwargs): # for `timm.create_model`, as `features_only=True`
     "The network `name` of timm"
     import timm
+    if not timm.is_model(str(name)) or not re.fullmatch(r'[\w.]+', str(name)):
+        raise ColorganError(f'timm has no network {name!r}: choose one that timm.list_models() lists')
     net = timm.create_model(name, pretrained=False, **kwargs)
     if not pretrained: return net
     state = timm_state(name) if pretrained is True else _read_state(pretrained)

@@ -9,9 +9,9 @@ __all__ = ['versions', 'tensors_of', 'save_model', 'bundled_weights', 'find_weig
            'load_model', 'blend', 'model_card', 'publish']
 
 # %% ../../nbs/nets/05_weights.ipynb #6c2a793e
-import dataclasses, json, re
+import dataclasses, json, math, re
 from pathlib import Path
-from ..core import ColorganError, fetch, make_folder, write_whole
+from ..core import ColorganError, fetch, file_digest, make_folder, write_whole
 from ..recipes import recipe_from
 
 # %% ../../nbs/nets/05_weights.ipynb #8848d532
@@ -49,22 +49,29 @@ def save_model(folder, # the model folder; made if missing
     return folder
 
 # %% ../../nbs/nets/05_weights.ipynb #8600cef3
-def _is_hub_id(name) -> bool:
-    "Whether `name` could be a model on the Hub: owner, slash, name"
-    return bool(re.fullmatch(r'[\w-][\w.-]*/[\w-][\w.-]*', str(name))) and not Path(name).exists()
+def _hub_id(weights): # owner/name and a checksum or ''; None if that is no model on the Hub
+    "What `hf:owner/name` or `hf:owner/name@checksum` says"
+    found = re.fullmatch(r'hf:([\w-][\w.-]*/[\w-][\w.-]*)(?:@([0-9a-f]{8,64}))?', str(weights))
+    return found and (found[1], found[2] or '')
 
 def _from_hub(name, # 'owner/name'
+             checksum='', # how the SHA-256 of the weights begins
              url='https://huggingface.co/{}/resolve/main/{}', # where the files of a model are
             ) -> Path: # the model folder
     "The files of a model on the Hub, downloaded once. Raises `ColorganError` if they cannot be had."
     from colorgan.photos.sources import data_folder
     folder = data_folder()/'models'/name
+    weights, new = folder/'model.safetensors', not (folder/'model.safetensors').exists()
     try:
-        for file in ('model.safetensors', 'model.json'):
-            fetch(url.format(name, file), folder/file)
+        fetch(url.format(name, weights.name), weights, sha256=checksum)
+        fetch(url.format(name, 'model.json'), folder/'model.json')
     except ColorganError as e:
-        raise ColorganError(f'there is no folder {name}, and no such model could be fetched from '
-                            f'Hugging Face: {e}') from e
+        raise ColorganError(f'no model {name} could be fetched from Hugging Face: {e}') from e
+    found = file_digest(weights)
+    if not found.startswith(checksum):
+        raise ColorganError(f'the weights in {folder} have the checksum {found}, not {checksum}: '
+                            'delete them, so that they are downloaded again')
+    if new: print(f'Weights of a stranger: {name} from Hugging Face, SHA-256 {found}.')
     return folder
 
 # %% ../../nbs/nets/05_weights.ipynb #efacc304
@@ -75,15 +82,16 @@ def bundled_weights() -> dict: # name: folder
     return {f.parent.name: f.parent for f in sorted(here.glob('*/model.json'))}
 
 # %% ../../nbs/nets/05_weights.ipynb #ccae8b6c
-def find_weights(weights, # a model folder, a run, a `model.safetensors`, a bundled name, or 'owner/name' on the Hub
+def find_weights(weights, # a model folder, a run, a `model.safetensors`, a bundled name, or 'hf:owner/name' on the Hub
                 ) -> Path: # the model folder
     "The folder that holds these weights; raises `ColorganError` with what was looked for"
     p, names = Path(weights), bundled_weights()
     for d in (p, p/'model', *([p.parent] if p.name == 'model.safetensors' else [])):
         if (d/'model.json').is_file() and (d/'model.safetensors').is_file(): return d
     if str(weights) in names: return names[str(weights)]
-    if _is_hub_id(weights): return _from_hub(str(weights))
-    known = f"give a model folder, a run, or one of the bundled names ({', '.join(names)})"
+    if on_hub := _hub_id(weights): return _from_hub(*on_hub)
+    known = (f"give a model folder, a run, one of the bundled names ({', '.join(names)}), or "
+             'hf:owner/name for a model on Hugging Face')
     if p.is_file() and p.name != 'model.safetensors':
         raise ColorganError(f'{p} is not a model: {known}')
     if not p.exists(): raise ColorganError(f'there are no weights at {p}: {known}')
@@ -98,14 +106,29 @@ def read_model_json(weights, # as `find_weights` takes them
                    ) -> dict: # `recipe` (a `Recipe`), `versions`, and what else was stored
     "What `model.json` says; raises `ColorganError` if it cannot be understood"
     f = find_weights(weights)/'model.json'
-    try: info = json.loads(f.read_text(encoding='utf-8'))
-    except ValueError as e:
+    try:
+        if f.stat().st_size > 10**6: raise ValueError
+        info = json.loads(f.read_text(encoding='utf-8'))
+    except OSError as e: raise ColorganError(f'{f} cannot be read: {e.strerror or e}') from e
+    except (ValueError, RecursionError) as e:
         raise ColorganError(f'{f} is not JSON: the file is damaged, copy it again') from e
     if not isinstance(info, dict) or not isinstance(info.get('recipe'), dict):
         raise ColorganError(f'{f} does not say which recipe the weights belong to')
-    try: return {**info, 'recipe': recipe_from(info['recipe'])}
+    try: info['recipe'] = recipe_from(info['recipe'])
     except ColorganError as e:
         raise ColorganError(f'{f} comes from another version of colorgan: {e}') from e
+    for k, n in _numbers(dataclasses.asdict(info['recipe'])):
+        most = dict.fromkeys(('size', 'sizes', 'gen_kw', 'critic_kw'), 4096) | dict(width=16)
+        if abs(n) > most.get(k, math.inf):
+            raise ColorganError(f'{f} says {k} {n}, and no network of colorgan is that large')
+    return info
+
+def _numbers(d):
+    "The numbers in a dict, those in lists and dicts within it, too, each with the name of the field"
+    for k, v in d.items():
+        if isinstance(v, dict): yield from ((i if i == 'width' else k, n) for i, n in _numbers(v))
+        elif isinstance(v, (list, tuple)): yield from ((k, n) for _, n in _numbers(dict(enumerate(v))))
+        elif isinstance(v, (int, float)): yield k, v
 
 # %% ../../nbs/nets/05_weights.ipynb #a029f4c8
 def load_tensors(weights, # as `find_weights` takes them
@@ -129,6 +152,11 @@ def fill(gen, # a generator
     """Copy `state` into `gen` if every name and shape fits; else raise `ColorganError` with
     the first that does not"""
     own = gen.state_dict()
+    _check_fit(own, state, what, new)
+    gen.load_state_dict(own | state)
+    return gen
+
+def _check_fit(own, state, what, new=()):
     kept = tuple(n for n in new if not any(k.startswith(n) for k in state))
     odd = [k for k in own if k not in state and not k.startswith(kept)]
     odd += [k for k in state if k not in own]
@@ -140,18 +168,20 @@ def fill(gen, # a generator
         else: said = f'has shape {tuple(state[k].shape)}, not {tuple(own[k].shape)}'
         more = f', and {n} more do not fit' if n else ''
         raise ColorganError(f'{what} belong to another recipe: {k} {said}{more}')
-    gen.load_state_dict(own | state)
-    return gen
 
 # %% ../../nbs/nets/05_weights.ipynb #3fc9b151
 def load_model(weights, # as `find_weights` takes them
                device=None, # where to put the generator; None: the CPU
               ): # the generator in evaluation mode, with `.recipe` set
     "The trained generator; raises `ColorganError` in one sentence if it cannot be had"
+    import torch
     from colorgan.generator import create_gen
-    recipe = read_model_json(weights)['recipe']
-    gen = fill(create_gen(recipe, pretrained=False), load_tensors(weights),
-               f'the weights in {find_weights(weights)}')
+    recipe, state = read_model_json(weights)['recipe'], load_tensors(weights)
+    what = f'the weights in {find_weights(weights)}'
+    if recipe.gen_kw.get('head') != 'bins': # whose colours have to be computed
+        with torch.device('meta'): own = create_gen(recipe, pretrained=False).state_dict()
+        _check_fit(own, state, what)
+    gen = fill(create_gen(recipe, pretrained=False), state, what)
     gen.recipe = recipe
     return gen.to(device or 'cpu').eval()
 
@@ -200,7 +230,7 @@ tags: [image-colorization, gan, fastai, pytorch]
 
 ```sh
 pip install colorgan
-colorgan colorize album --weights {name} --out album-in-colour
+colorgan colorize album --weights {weights} --out album-in-colour
 ```
 
 ## Training
@@ -217,7 +247,7 @@ _CARD = _ABOUT + '''
 ## Scores
 
 On photos that were never trained on, each judged at its own size; in brackets, the score of grey photos or of the truth
-(`colorgan evaluate PHOTOS --weights {name} --json FILE`):
+(`colorgan evaluate PHOTOS --weights {weights} --json FILE`):
 
 {scores}
 
@@ -242,7 +272,8 @@ def model_card(weights, # a model folder, a run, or the name of bundled weights
     info, folder = read_model_json(weights), find_weights(weights)
     facts = {k: info.get(k) or f'(its `model.json` has no `{k}`)'
              for k in ('about', 'data', 'command')}
-    return _CARD.format(name=name or folder.name, recipe=info['recipe'].name,
+    name = name or folder.name
+    return _CARD.format(name=name, weights=f'hf:{name}' if '/' in name else name, recipe=info['recipe'].name,
                         source=info['recipe'].source,
                         scores=_score_table(scores),
                         limits=f'{limits}\n\n{_LIMITS}'.strip(), **facts)

@@ -13,13 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
 from PIL import Image
-from ..core import ColorganError, in_parallel, photo_name
-from .refs import HEAD, MAGIC, is_cache, open_cache
+from ..core import ColorganError, flush_folder, in_parallel, only_one, photo_name
+from .refs import HEAD, MAGIC, DamagedCache, is_cache, open_cache
 from .files import open_photo
 from .sources import photo_files
 from .screen import measure, measures
-try: import fcntl
-except ImportError: fcntl = None
 
 # %% ../../nbs/photos/03_cache.ipynb #da95d2b4
 def fit(im: Image.Image, # RGB
@@ -34,12 +32,18 @@ def fit(im: Image.Image, # RGB
                      (x, y, x + w, y + h), reducing_gap=3.)
 
 # %% ../../nbs/photos/03_cache.ipynb #4a5e0f6b
+_for_now = (errno.EIO, errno.EACCES, errno.EPERM, errno.ENOMEM, errno.EMFILE, errno.ENFILE,
+            errno.ESTALE, errno.ETIMEDOUT)
 row_type = np.dtype([('w', '<u2'), ('h', '<u2'), ('crc', '<u4'), ('start', '<u8')] + measures)
 def _prepare(job):
-    "A photo's row in the table and its bytes; `None` and nothing if it cannot be read"
+    """A photo's row in the table and its bytes; `None` and nothing if it cannot be read. Raises
+    `ColorganError` if that may be different tomorrow."""
     ref, short = job
     try: im = open_photo(ref, short)
-    except ColorganError: return None, b''
+    except ColorganError as e:
+        if getattr(e.__cause__, 'errno', None) not in _for_now: return None, b''
+        raise ColorganError(f'{e}: try again, and it goes on where it was, or leave the photo '
+                            'out') from e
     row, small = np.zeros((), row_type), fit(im, short)
     m, pixels = measure(im), small.tobytes()
     for k in m.dtype.names: row[k] = m[k]
@@ -79,6 +83,13 @@ def _resume(part, log, key):
     if they are of other photos"""
     log.seek(0)
     raw = log.read()
+    part.seek(0)
+    head = part.read(HEAD)
+    for f, ours in (log, set(raw[:64]) <= set(b'0123456789abcdef')), (part, head[:len(MAGIC)] in (
+            MAGIC, bytes(len(head[:len(MAGIC)])))):
+        if not ours:
+            raise ColorganError(f'{photo_name(f.name)} is not what remained of a cache: move it, '
+                                'or choose another name')
     if raw[:64] != key or os.fstat(part.fileno()).st_size < HEAD:
         for f, start in (part, bytes(HEAD)), (log, key):
             f.truncate(0)
@@ -121,7 +132,7 @@ def _finish(part, rows, names, key, short):
     with open(part.name, 'r+b') as f:
         f.write((MAGIC + b'%08x' % zlib.crc32(head.ljust(HEAD - len(MAGIC) - 8))
                  + head).ljust(HEAD))
-        os.fsync(f.fileno())
+        f.flush(); os.fsync(f.fileno())
 
 # %% ../../nbs/photos/03_cache.ipynb #4666db80
 def estimate(refs, short, look=48) -> int: # bytes
@@ -145,14 +156,9 @@ def _foresee(refs, short, folder, there, say):
 # %% ../../nbs/photos/03_cache.ipynb #db2353a9
 @contextmanager
 def _only_one(path):
-    "The files `.part` and `.log` beside `path`, open for appending, while no other process has them"
-    while True:
-        with open(f'{path}.log', 'a+b') as log:
-            if fcntl: fcntl.flock(log, fcntl.LOCK_EX)
-            if os.path.exists(log.name) and os.path.samestat(os.stat(log.name),
-                                                             os.fstat(log.fileno())):
-                with open(f'{path}.part', 'a+b') as part: yield part, log
-                return
+    "The two files beside `path`, open for appending, while no other process has them"
+    with (only_one(f'{path}.colorgan-log') as log,
+          open(f'{path}.colorgan-part', 'a+b') as part): yield part, log
 
 # %% ../../nbs/photos/03_cache.ipynb #98d54825
 def _current(out, key):
@@ -163,7 +169,7 @@ def _current(out, key):
         raise ColorganError(f'{photo_name(out)} is there and is no photo cache: choose '
                             'another name')
     try: return open_cache(out).head['source'] == key
-    except ColorganError: return False
+    except DamagedCache: return False
 
 # %% ../../nbs/photos/03_cache.ipynb #95e4d55e
 def make_cache(data, # photos, as `photo_files` takes them
@@ -195,7 +201,7 @@ def make_cache(data, # photos, as `photo_files` takes them
 
 # %% ../../nbs/photos/03_cache.ipynb #3bf883f6
 def _discard(out):
-    for end in '.part', '.log': Path(f'{out}{end}').unlink(missing_ok=True)
+    for end in '.colorgan-part', '.colorgan-log': Path(f'{out}{end}').unlink(missing_ok=True)
 
 # %% ../../nbs/photos/03_cache.ipynb #626334df
 def _make(refs, out, short, key, part, log, workers, say):
@@ -218,6 +224,7 @@ def _make(refs, out, short, key, part, log, workers, say):
                             f'{photo_name(refs[0])} among them: look at what they are')
     _finish(part, rows, inner_names(refs), key, short)
     os.replace(part.name, out)
+    flush_folder(out.parent)
     Path(log.name).unlink()
     bad = int((rows['ok'] == 0).sum())
     say(f'{len(rows) - bad:,} photos in {_gb(out.stat().st_size)}'
@@ -258,10 +265,16 @@ def cached(data, # photos, as `photo_files` takes them
 # %% ../../nbs/photos/03_cache.ipynb #41fa8325
 def _copy(a, b):
     "Copies a file beside its place and moves it there"
+    part = Path(f'{b}.colorgan-part')
     try:
         b.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(a, f'{b}.part')
-        os.replace(f'{b}.part', b)
+        try:
+            with open(a, 'rb') as f, open(part, 'wb') as g:
+                shutil.copyfileobj(f, g, 1 << 20)
+                g.flush(); os.fsync(g.fileno())
+            os.replace(part, b)
+        finally: part.unlink(missing_ok=True)
+        flush_folder(b.parent)
     except OSError as e:
         raise ColorganError(f'{photo_name(a)} cannot be copied to {photo_name(b)}: '
                             f'{e.strerror or e}') from e
@@ -270,6 +283,6 @@ def _copy(a, b):
 def _check(path):
     "Removes the cache at `path` if it is damaged, so that it is made again"
     try: open_cache(path).check()
-    except ColorganError as e:
+    except DamagedCache as e:
         print(e)
         path.unlink()

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from ..core import ColorganError, photo_name
-from .files import formats
+from .files import limits, opened
 from ..colour.lab import rgb_from_lab
 
 # %% ../../nbs/photos/01_refs.ipynb #4c728c49
@@ -37,12 +37,12 @@ class ZipPhoto:
     def stamp(self):
         i = open_zip(self.zip, os.getpid()).getinfo(self.name)
         return i.file_size, i.CRC
-    def image(self, most=200_000_000):
-        "The Pillow image, not decoded yet; refuses an entry that unfolds to more than `most` bytes"
+    def image(self):
+        "The Pillow image, not decoded yet; refuses an entry that unfolds to more bytes than `limits` allow"
         z = open_zip(self.zip, os.getpid())
-        if z.getinfo(self.name).file_size > most:
-            raise ColorganError(f'it unfolds to more than {most:,} bytes')
-        return Image.open(BytesIO(z.read(self.name)), formats=formats)
+        if z.getinfo(self.name).file_size > limits['bytes']:
+            raise ColorganError(f"{photo_name(self)} unfolds to more than {limits['bytes']:,} bytes")
+        return opened(BytesIO(z.read(self.name)))
 
 # %% ../../nbs/photos/01_refs.ipynb #34ef619b
 class ArrayPhoto:
@@ -122,13 +122,16 @@ def is_cache(path) -> bool:
     "Whether a file is a photo cache"
     with open(path, 'rb') as f: return f.read(len(MAGIC)) == MAGIC
 
+# %% ../../nbs/photos/01_refs.ipynb #2d763a66
+class DamagedCache(ColorganError): "A cache whose bytes do not fit its checksums"
+
 # %% ../../nbs/photos/01_refs.ipynb #bad32f8f
 class CacheFile:
     """An open photo cache: `rows` has a row for each photo, with `w`, `h`, `start` in `data`,
     the flat uint8 RGB bytes, and what was measured"""
     def __init__(self, path):
-        self.path, damaged = str(path), ColorganError(f'the photo cache {photo_name(path)} is '
-                                                      'damaged: delete it and make it again')
+        self.path, damaged = str(path), DamagedCache(f'the photo cache {photo_name(path)} is '
+                                                     'damaged: delete it and make it again')
         try:
             self.data = np.memmap(path, np.uint8, 'c')
             head = bytes(self.data[:HEAD]).removeprefix(MAGIC)
@@ -139,7 +142,10 @@ class CacheFile:
             whole = (zlib.crc32(head[8:]) == int(head[:8], 16)
                      and zlib.crc32(tail) == self.head['crc'])
             self.rows, self.names = np.frombuffer(tail[:rows], dtype), json.loads(bytes(tail[rows:]))
-        except (OSError, ValueError, KeyError, TypeError) as e: raise damaged from e
+        except OSError as e:
+            raise ColorganError(f'the photo cache {photo_name(path)} cannot be read now: '
+                                f'{e.strerror or e}') from e
+        except (ValueError, KeyError, TypeError, RecursionError) as e: raise damaged from e
         if not whole: raise damaged
     def __len__(self): return len(self.rows)
     def bytes(self, i):
@@ -152,7 +158,7 @@ class CacheFile:
         bad = [self.names['photos'][i]
                for i in range(len(self)) if zlib.crc32(self.bytes(i)) != self.rows[i]['crc']]
         if bad:
-            raise ColorganError(f'the photo cache {photo_name(self.path)} is damaged at '
+            raise DamagedCache(f'the photo cache {photo_name(self.path)} is damaged at '
                                 f'{len(bad)} photos, {bad[0]} first: delete it and make it '
                                 'again')
         return self

@@ -12,6 +12,7 @@ __all__ = ['measures', 'unreadable', 'tiny', 'long', 'colourless', 'twin', 'meas
 from io import BytesIO
 import numpy as np
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 from ..core import ColorganError, in_parallel, photo_name, write_whole
 from ..colour.lab import lab_of_levels
 from .files import open_photo
@@ -155,7 +156,9 @@ def inspect(data, # photos, as `photo_files` takes them
     "Look through photos: how many, how large, what would be left out and why"
     s = Screening(data, progress=progress, **thresholds)
     if out is not None:
-        s.sheet().save(png := BytesIO(), 'PNG')
+        about = PngInfo()
+        about.add_text('Software', 'colorgan inspect')
+        s.sheet().save(png := BytesIO(), 'PNG', pnginfo=about)
         write_whole(out, png.getvalue())
     drawn = ([] if out is None
              else [f"{'They are' if s.out else 'Photos that are kept are'} shown in {out}."])

@@ -12,12 +12,13 @@ import csv, json, os, shutil, sys, tarfile, zipfile, zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from urllib.error import HTTPError
 import numpy as np
 from .refs import CachePhoto, ZipPhoto, open_zip, has_lab_arrays, is_cache, lab_photos, open_cache, stl_photos
 from ..core import ColorganError, fetch, open_url, photo_name
-from .files import suffixes
+from .files import opened, read_some, suffixes
 
 # %% ../../nbs/photos/02_sources.ipynb #45e37a48
 def data_folder() -> Path:
@@ -34,8 +35,18 @@ def _stay_inside(z, folder):
         if not (root/n.replace('\\', '/')).resolve().is_relative_to(root):
             raise zipfile.BadZipFile(f'{n} wants to lie elsewhere')
 
+def _no_more_than(most, times):
+    "A filter for `tarfile`: as `data`, and raises `TarError` when the members have more than `most` bytes in all"
+    def inner(member, path):
+        nonlocal most
+        most -= member.size
+        if most < 0: raise tarfile.TarError(f'it unfolds to more than {times} times its size')
+        return tarfile.data_filter(member, path)
+    return inner
+
 def unpack(archive, # a zip, or a tar, compressed or not
            folder, # the folder to make
+           times=50, # most that it may become larger
           ) -> Path: # `folder`
     """An unpacked zip or tar, which is deleted then; at once if it is there already. Raises `ColorganError` if it is damaged, or if something in it
     wants to lie elsewhere."""
@@ -44,8 +55,13 @@ def unpack(archive, # a zip, or a tar, compressed or not
     shutil.rmtree(part, ignore_errors=True)
     try:
         with (zipfile.ZipFile if zipfile.is_zipfile(archive) else tarfile.open)(archive) as a:
-            if isinstance(a, zipfile.ZipFile): _stay_inside(a, part)
-            a.extractall(part, **({} if isinstance(a, zipfile.ZipFile) else {'filter': 'data'}))
+            most = times * (os.path.getsize(archive) + 1_000_000)
+            if isinstance(a, zipfile.ZipFile):
+                _stay_inside(a, part)
+                if sum(i.file_size for i in a.infolist()) > most:
+                    raise zipfile.BadZipFile(f'it unfolds to more than {times} times its size')
+                a.extractall(part)
+            else: a.extractall(part, filter=_no_more_than(most, times))
     except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError, zlib.error) as e:
         raise ColorganError(f'{archive} cannot be unpacked ({e}): delete it, so that it is '
                             'downloaded again') from e
@@ -128,10 +144,14 @@ def _hf(name):
     if not (os.path.exists(name)
             or _answers(f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co')}/api/datasets/{name}")):
         sys.modules['huggingface_hub.constants'].HF_HUB_OFFLINE = sys.modules['datasets.config'].HF_HUB_OFFLINE = True
-    try: return load_dataset(name, split='train')
+    try: data = load_dataset(name, split='train')
     except Exception as e:
         raise ColorganError(f"the dataset {name} cannot be had from Hugging Face: "
                             f"{' '.join(str(e).split())[:200]}") from e
+    for k, f in data.features.items(): # as files, which are opened here: Pillow itself would open any kind
+        if type(f).__name__ == 'Image' and hasattr(data, 'cast_column'):
+            data = data.cast_column(k, type(f)(decode=False))
+    return data
 
 # %% ../../nbs/photos/02_sources.ipynb #5f499a59
 @dataclass(frozen=True, slots=True)
@@ -145,7 +165,11 @@ class HFPhoto:
     def inner(self): return f'{self.i:06}'
     @property
     def stamp(self): return getattr(_hf(self.name), '_fingerprint', ''), self.i
-    def image(self): return _hf(self.name)[self.i][self.column]
+    def image(self):
+        photo = _hf(self.name)[self.i][self.column]
+        if not isinstance(photo, dict): return photo
+        with open(photo['path'], 'rb') if photo['bytes'] is None else BytesIO(photo['bytes']) as f:
+            return opened(BytesIO(read_some(f, self)))
 
 # %% ../../nbs/photos/02_sources.ipynb #9bfeaea7
 def hugging_face(name) -> list: # references
@@ -184,20 +208,23 @@ def is_photo(name) -> bool:
             and '__MACOSX' not in name.parts)
 
 # %% ../../nbs/photos/02_sources.ipynb #6ef2af05
-def _in_folder(folder):
-    "The photos in a folder and the folders below it, sorted, each real folder once"
+def _in_folder(folder, wanted=is_photo):
+    """The photos in a folder and the folders below it, sorted, each real folder once; raises
+    `ColorganError` if one of them cannot be read"""
+    def refuse(e):
+        raise ColorganError(f'the folder {photo_name(e.filename)} cannot be read: {e.strerror}') from e
     seen, found = set(), []
-    for here, dirs, files in os.walk(folder, followlinks=True):
+    for here, dirs, files in os.walk(folder, refuse, followlinks=True):
         real = os.path.realpath(here)
         dirs[:] = [] if real in seen else sorted(d for d in dirs if not d.startswith('.'))
         if real not in seen:
             found += [Path(here)/f
-                      for f in files if is_photo(f) and os.path.isfile(os.path.join(here, f))]
+                      for f in files if wanted(f) and os.path.isfile(os.path.join(here, f))]
         seen.add(real)
     return sorted(found)
 
 # %% ../../nbs/photos/02_sources.ipynb #2899e905
-def _in_zip(path):
+def _in_zip(path, wanted=is_photo):
     """The photos in a zip, sorted by name; entries that are encrypted or whose names lead out
     of the zip are left out"""
     try: infos = open_zip(str(path), os.getpid()).infolist()
@@ -206,8 +233,15 @@ def _in_zip(path):
     safe = (lambda n: not n.startswith(('/', '\\'))
             and '..' not in n.replace('\\', '/').split('/') and ':' not in n)
     good = {i.filename for i in infos if not (i.is_dir() or i.flag_bits & 1)
-            and is_photo(i.filename) and safe(i.filename)}
+            and wanted(i.filename) and safe(i.filename)}
     return [ZipPhoto(str(path), n) for n in sorted(good)]
+
+# %% ../../nbs/photos/02_sources.ipynb #5431af5f
+def other_files(path) -> list: # paths or references
+    "What else is in a folder or a zip, but for hidden files"
+    def other(name):
+        return not (is_photo(name) or Path(name).name.startswith('.') or '__MACOSX' in Path(name).parts)
+    return (_in_folder if Path(path).is_dir() else _in_zip)(path, other)
 
 # %% ../../nbs/photos/02_sources.ipynb #8dba0110
 def _in_list(path):

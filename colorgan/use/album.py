@@ -18,8 +18,8 @@ from pathlib import Path
 from threading import Lock
 from ..colorizer import Colorizer, OnnxNet
 from ..core import ColorganError, check_number, cores, write_whole
-from ..photos.files import check_subsampling, encode, format_of, label, open_image, read_pages, reading, suffixes, writable
-from ..photos.sources import photo_files
+from ..photos.files import check_subsampling, encode, format_of, label, open_image, read_pages, read_some, reading, suffixes, writable
+from ..photos.sources import other_files, photo_files
 
 # %% ../../nbs/use/00_album.ipynb #cb4a231b
 @dataclass
@@ -49,13 +49,17 @@ def _plan(inputs, # photos, folders and zips
     "What is read and written where; raises `ColorganError` if an input is missing or would be written over"
     out, jobs = Path(out), []
     if format: format_of(f'x.{format}')
-    inputs = [Path(i) for i in ([inputs] if isinstance(inputs, (str, os.PathLike)) else inputs)]
-    for i in inputs:
+    inputs = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
+    if '' in inputs: raise ColorganError("there is no photo '': is a variable empty?")
+    for i in map(Path, inputs):
         if not i.exists(): raise ColorganError(f'there is no {label(i)}')
         inside = i.is_dir() or i.suffix.lower() == '.zip'
         if not inside: jobs.append(_Job(i, _target(i.name, out, format, suffix)))
         else:
-            photos = [r for r in photo_files(i) if not _is_result(r, i, out, suffix)]
+            refs = photo_files(i)
+            made = {(os.path.realpath(t.parent), t.stem) for r in refs if suffix
+                    for t in [_target(_named(r, i), out, format, suffix)]}
+            photos = [r for r in refs if not _is_result(r, i, out, made)]
             jobs += [_Job(r, _target(_named(r, i), out, format, suffix)) for r in photos]
     if len(jobs) == 1 and not inside and out.suffix.lower() in suffixes | {*writable} and not out.is_dir():
         format_of(out)
@@ -64,11 +68,19 @@ def _plan(inputs, # photos, folders and zips
     return jobs
 
 # %% ../../nbs/use/00_album.ipynb #c8811f25
-def _is_result(src, folder, out, suffix):
-    "Whether `src`, found in `folder`, is the result of an earlier run"
+def _is_result(src, folder, out, made):
+    "Whether `src`, found in `folder`, is the result of an earlier run; `made` are folders and stems of results"
     if hasattr(src, 'zip'): return False
     inside = out.resolve() != folder.resolve() and out.resolve() in src.resolve().parents
-    return inside or bool(suffix) and src.stem.endswith(suffix)
+    return inside or (os.path.realpath(src.parent), src.stem) in made
+
+def _left_alone(inputs, out, jobs):
+    "What is in the folders and zips and not in `jobs`, but for what lies in `out`"
+    inputs = [Path(i) for i in ([inputs] if isinstance(inputs, (str, os.PathLike)) else inputs)]
+    begun = {str(j.src) for j in jobs}
+    return [str(f) for i in inputs if i.is_dir() or i.suffix.lower() == '.zip'
+            for f in (*photo_files(i), *other_files(i))
+            if str(f) not in begun and not _is_result(f, i, Path(out), set())]
 
 # %% ../../nbs/use/00_album.ipynb #6e4b2473
 def _check_targets(jobs, out):
@@ -84,7 +96,8 @@ def _check_targets(jobs, out):
                                 'written over: give another place')
         if place in seen:
             raise ColorganError(f'{label(j.src)} and {label(seen[place])} would both be '
-                                f'written to {label(j.dst)}')
+                                f'written to {label(j.dst)}: rename one of them, or colorize '
+                                'it by itself')
         seen[place] = j.src
 
 # %% ../../nbs/use/00_album.ipynb #c8016241
@@ -120,6 +133,7 @@ class Report:
     there: int = 0 # left alone, because the result was there already
     failed: list = field(default_factory=list) # a sentence for each photo that failed
     rate: float = 0. # photos per second
+    left: list = field(default_factory=list) # names of what else is in the folders: no photo that can be read, or a result
 
 # %% ../../nbs/use/00_album.ipynb #956623ac
 class _Album:
@@ -138,7 +152,7 @@ class _Album:
         "The bytes of a photo's file in colour, with all its pages if the format has any"
         format, pages = format_of(job.dst), read_pages(job.src)
         if format != 'TIFF': pages = islice(pages, 1)
-        return encode([self.page(p) for p in pages], format, self.quality, self.subsampling)
+        return encode(map(self.page, pages), format, self.quality, self.subsampling)
     def save(self, job): write_whole(job.dst, self.content(job))
 
 # %% ../../nbs/use/00_album.ipynb #5d485012
@@ -148,7 +162,7 @@ def _succeeded(future, job, report):
         future.result()
         return True
     except ColorganError as e: report.failed.append(str(e))
-    except (OSError, MemoryError, ValueError) as e:
+    except Exception as e:
         report.failed.append(f"{label(job.src)} could not be colorized: "
                              f"{' '.join(str(e).split()) or type(e).__name__}")
     return False
@@ -201,7 +215,8 @@ def colorize_files(inputs, # photos, folders and zips: a path or a list of paths
                   ) -> Report:
     "Colorize photos into files. One that cannot be read does not stop the others: the report says why."
     settings = _settings(saturation, quality, subsampling, hints)
-    jobs, report = _plan(inputs, out, format, suffix), Report()
+    jobs = _plan(inputs, out, format, suffix)
+    report = Report(left=_left_alone(inputs, out, jobs))
     if hints and len(jobs) > 1:
         raise ColorganError(f'hints are for one photo, and there are {len(jobs)}')
     todo = (jobs if overwrite or [j.dst for j in jobs] == [Path(out)]
@@ -225,7 +240,7 @@ def colorize_pipe(src, # a photo, as `read_pages` takes it: an open file, for ex
     "A photo's file in, the file of the photo in colour out. Raises `ColorganError` if it cannot be read."
     settings = _settings(saturation, quality, subsampling, hints)
     if format: format_of(f'x.{format}')
-    if hasattr(src, 'read'): src = src.read()
+    if hasattr(src, 'read'): src = read_some(src, 'the input')
     with reading(src), open_image(src) as im:
         own = next((s for s, f in writable.items() if f == im.format), '.png')
     colorizer = weights if isinstance(weights, Colorizer) else Colorizer(weights, size, device)

@@ -8,7 +8,7 @@ Docs: https://colorgan.github.io/colorgan/use/app.html.md"""
 __all__ = ['app', 'serve']
 
 # %% ../../nbs/use/02_app.ipynb #456af34b
-import os, socket, tempfile, time
+import os, secrets, socket, tempfile, time
 from functools import lru_cache
 from html import escape
 from importlib.util import find_spec
@@ -308,24 +308,51 @@ def _free_port(port): # 0: any
         return s.getsockname()[1]
 
 # %% ../../nbs/use/02_app.ipynb #b632375b
-def _voila(port):
-    """The server: one kernel waits for the next visitor; uploads may have 256 MB; the page
-    loads nothing from elsewhere"""
+def _voila(port, most):
+    """The server: one kernel waits for the next visitor, and kernels whose page was closed ten
+    minutes ago are ended; uploads may have 256 MB; the page loads nothing from elsewhere"""
     from traitlets.config import Config
     from voila.app import Voila
-    policy = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'"
-    config = Config(VoilaConfiguration=dict(preheat_kernel=True, default_pool_size=1))
+    policy = ("default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; "
+              "frame-ancestors 'self'")
+    config = Config(VoilaConfiguration=dict(preheat_kernel=True, default_pool_size=1),
+                    MappingKernelManager=dict(cull_idle_timeout=600, cull_interval=60))
     if os.name == 'posix': config.KernelManager.transport = 'ipc'
     limits = dict(websocket_max_message_size=2**28, ws_ping_timeout=30_000,
                   allow_remote_access=False)
     headers = {'Content-Security-Policy': policy}
-    return Voila(config=config, log_level='ERROR', ip='127.0.0.1', port=port, port_retries=0,
-                 open_browser=False,
-                 tornado_settings=dict(limits, disable_check_xsrf=True, headers=headers))
+    class Server(Voila):
+        def init_handlers(self):
+            _guard(self, most)
+            return super().init_handlers()
+    return Server(config=config, log_level='ERROR', ip='127.0.0.1', port=port, port_retries=0,
+                  open_browser=False, token=secrets.token_urlsafe(24),
+                  tornado_settings=dict(limits, disable_check_xsrf=True, headers=headers))
+
+def _guard(server, most):
+    """Make the server refuse what another site asks for, and more than `most` visitors, each of
+    whom has a kernel"""
+    from jupyter_core.utils import ensure_async
+    from tornado.web import ErrorHandler, HTTPError
+    manager, find, starting = server.kernel_manager, server.app.find_handler, []
+    start, fill = manager.start_kernel, manager.fill_if_needed
+    def full(): return len(manager.list_kernel_ids()) + len(starting) >= most
+    async def start_kernel(*args, **kwargs):
+        if full(): raise HTTPError(503, f'{most} visitors are here already: try again later')
+        starting.append(None)
+        try: return await ensure_async(start(*args, **kwargs))
+        finally: starting.pop()
+    def find_handler(request, **kwargs):
+        if request.headers.get('Sec-Fetch-Site') != 'cross-site': return find(request, **kwargs)
+        return server.app.get_handler_delegate(request, ErrorHandler, dict(status_code=403))
+    manager.start_kernel = start_kernel
+    manager.fill_if_needed = lambda *args, **kwargs: full() or fill(*args, **kwargs)
+    server.app.find_handler = find_handler
 
 # %% ../../nbs/use/02_app.ipynb #8e689ff8
 def serve(port=8866, # of 127.0.0.1; 0: any that is free
-          runs='.', device=None): # as `app` takes them
+          runs='.', device=None, # as `app` takes them
+          most=8): # visitors at once
     """Show the app on this machine until Ctrl-C. Raises `ColorganError` without voila, or if
     the port is in use."""
     port = _free_port(check_number('port', port, 0, 65535, int))
@@ -333,7 +360,8 @@ def serve(port=8866, # of 127.0.0.1; 0: any that is free
         raise ColorganError("the app in a browser needs voila: pip install 'colorgan[app]'")
     with tempfile.TemporaryDirectory() as folder:
         write_whole(path := Path(folder)/'colorgan.ipynb', _notebook(runs, device))
-        server = _voila(port)
+        server = _voila(port, check_number('most', most, 1, 1000, int))
         server.initialize([str(path)])
-        print(f'The app is at http://127.0.0.1:{port}/ (Ctrl-C ends it)', flush=True)
+        url = f'http://127.0.0.1:{port}/?token={server.token}'
+        print(f'The app is at {url} (Ctrl-C ends it)', flush=True)
         server.start()
