@@ -46,8 +46,8 @@ hints = {
              'F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits)) is the '
              'answer 1.'),
     (5, 4): ('Pick one colorfulness, read both curves there, and give both numbers.',),
-    (5, 5): ('A factor is allowed, and ties with itself. What beats it treats pale and strong '
-             'colors differently.',),
+    (5, 5): ('What beats a factor treats pale colors and strong ones differently.',
+             'Lifting the pale ones most loses. Turn the power of .7 around.'),
     (6, 1): ('numel() of every tensor of load_tensors.',),
     (6, 2): ('rgb2lab of scikit-image gives L in channel 0.',),
     (6, 3): ('colorgan colorize --help lists the options.',),
