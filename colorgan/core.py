@@ -16,6 +16,7 @@ from http.client import HTTPException
 from multiprocessing import get_context
 from pathlib import Path
 from urllib.error import HTTPError
+from urllib.parse import urlparse
 from urllib.request import Request, urlopen
 try: import fcntl
 except ImportError: fcntl = None
@@ -188,7 +189,7 @@ def _append(response, f, have, known, patience):
         raise ConnectionError('the server sent another part of the file')
     f.truncate(start)
     f.seek(start)
-    with _shown(f, total) as show:
+    with _shown(f, total, response.url) as show:
         mark, until = start, time.monotonic() + patience
         read = getattr(response, 'read1', response.read) # what has come, not all of a megabyte
         while block := read(1 << 20):
@@ -201,17 +202,23 @@ def _append(response, f, have, known, patience):
     if total is not None and f.tell() != total: raise ConnectionError('the connection broke off')
 
 @contextmanager
-def _shown(f, total):
-    "Inside, a function that says on a terminal or in a notebook how far the file is"
-    name, said = Path(f.name).stem, 0.
+def _shown(f, total, url):
+    "Inside, a function that says on a terminal or in a notebook how far the file is, and how long it will take"
+    begun, start, said = time.monotonic(), f.tell(), 0.
     of = f' of {total / 1e6:,.0f}' if total else ''
+    def left(now):
+        if not total or now < begun + 2 or f.tell() in (start, total): return ''
+        return f', {(now - begun) * (total - f.tell()) / (f.tell() - start) / 60:.1f} minutes left'
     def show():
         nonlocal said
-        if time.monotonic() < said + .5 and f.tell() != total: return
-        said = time.monotonic()
-        print(f'\r{name}: {f.tell() / 1e6:,.0f}{of} MB', end='', file=sys.stderr)
+        now = time.monotonic()
+        if now < said + .5 and f.tell() != total: return
+        said = now
+        print(f'\r{Path(f.name).stem} from {urlparse(url).netloc}: {f.tell() / 1e6:,.0f}{of} MB{left(now)}   ',
+              end='', file=sys.stderr)
     if not (sys.stderr.isatty() or 'ipykernel' in sys.modules): yield lambda: None
     else:
+        show()
         yield show
         print(file=sys.stderr)
 
@@ -236,7 +243,11 @@ def fetch(url, # where it is
             if to.exists(): # another process was first
                 if fcntl: part.unlink(missing_ok=True)
                 return to
-            _download(url, f, tag, bool(md5 or sha256 or to.suffix == '.zip'), timeout)
+            try: _download(url, f, tag, bool(md5 or sha256 or to.suffix == '.zip'), timeout)
+            except BaseException:
+                if fcntl and not f.seek(0, os.SEEK_END): # nothing came
+                    for leftover in part, tag: leftover.unlink(missing_ok=True)
+                raise
             f.flush(); os.fsync(f.fileno())
             if not whole():
                 f.truncate(0)

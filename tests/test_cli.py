@@ -302,4 +302,5 @@ def test_ctrl_c_in_the_first_second(tmp_path, cat):
         time.sleep(seconds + .02) # of these, runpy takes the first
         p.send_signal(signal.SIGINT)
         said = p.communicate(timeout=60)[1]
-        assert 'Traceback' not in said and p.returncode in (0, 130), (seconds, said)
+        # -SIGINT: it was done, and Python about to end; a shell calls this 130 too
+        assert 'Traceback' not in said and p.returncode in (0, 130, -signal.SIGINT), (seconds, said)

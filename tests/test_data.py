@@ -236,6 +236,7 @@ def web(tmp_path, monkeypatch):
             content = f.read_bytes()
             self.send_response(206)
             self.send_header('Content-Length', str(len(content) - start))
+            self.send_header('Content-Range', f'bytes {start}-{len(content) - 1}/{len(content)}')
             self.end_headers()
             self.wfile.write(content[start:start + (1000 if broken else len(content))])
         def log_message(self, *args): pass
@@ -267,24 +268,50 @@ def tarred(path, files):
 def readable(name, **kw): return [open_photo(r) for r in photo_files(name)]
 
 
-def test_coco(web, capsys):
+def test_coco(web, monkeypatch, capsys):
+    "Only some of a zip is asked for; a download that broke off goes on with the photo that is missing, and never takes other photos."
+    path = zipped(web.folder/'train2017.zip', 2400)
+    web.broken.append(1)
+    with pytest.raises(ColorganError, match='train2017.zip cannot be downloaded .*goes on where it was'): photo_files('coco')
+    web.broken.clear()
+    real, left = os.replace, [700]
+    def replace(a, b):
+        if not left[0]: raise KeyboardInterrupt
+        left[0] -= 1
+        real(a, b)
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(os, 'replace', replace)
+        photo_files('coco')
+    web.asked.clear()
+    assert len(readable('coco')) == 2000 and '2,000 photos are downloaded' in capsys.readouterr().err
+    with zipfile.ZipFile(path) as z: begin = z.getinfo('img/700.jpg').header_offset
+    assert all(start >= begin for _, start in web.asked[1:]), 'what is there is not asked for again'
+    assert photo_files('coco') == photo_files('coco') and sorted(p.name for p in web.data.iterdir()) == ['coco']
+
+
+def test_damaged_photo_of_coco(web):
+    path = zipped(web.folder/'train2017.zip')
+    content = bytearray(path.read_bytes())
+    content[200] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ColorganError, match='Bad CRC-32'): photo_files('coco')
+
+
+def test_coco_sample(web, monkeypatch):
     tarred(web.folder/'coco_sample.tgz',
            {f'coco_sample/train_sample/{i}.jpg': photo(random.Random(i)) for i in range(6)})
+    with pytest.raises(ColorganError, match='checksum differs'): photo_files('coco-sample')
+    monkeypatch.setattr(core, 'file_digest', lambda path, kind='sha256': '006cd55d633d94b36ecaf661467830ec')
     web.broken.append(1)
-    with pytest.raises(ColorganError, match='val2017.zip cannot be downloaded'): photo_files('coco')
+    with pytest.raises(ColorganError, match='coco_sample.tgz cannot be downloaded'): photo_files('coco-sample')
     web.broken.clear()
-    assert len(readable('coco')) == 6 and ('coco_sample.tgz', 1000) in web.asked, 'the download must go on where it broke off'
-    assert photo_files('coco') == photo_files('coco') != sorted(photo_files('coco')) and sorted(p.name for p in web.data.iterdir()) == ['coco_sample']
-
-
-def test_coco_when_the_sample_is_gone(web, monkeypatch, capsys):
-    zipped(web.folder/'val2017.zip')
-    monkeypatch.setattr(core, '_md5', lambda path: '442b8da7639aecaf257c1dceb8ba8c80')
-    assert len(readable('coco')) == 3 and "COCO's validation photos are taken" in capsys.readouterr().out
+    assert len(readable('coco-sample')) == 6 and ('coco_sample.tgz', 1000) in web.asked, 'the download must go on where it broke off'
+    found = photo_files('coco-sample')
+    assert found == photo_files('coco-sample') != sorted(found) and sorted(p.name for p in web.data.iterdir()) == ['coco_sample']
 
 
 def test_nothing_can_be_downloaded(web):
-    for name in 'coco', 'stl10', 'celeba', 'landscapes', 'lab-arrays':
+    for name in 'coco', 'coco-sample', 'stl10', 'celeba', 'landscapes', 'lab-arrays':
         with pytest.raises(ColorganError, match='or give a folder or zip of your own photos'):
             photo_files(name)
     assert not list(web.data.glob('*'))

@@ -137,6 +137,7 @@ def _are(d, **kinds): return all(_is(d.get(k), kind) for k, kind in kinds.items(
 
 def _text_of(path):
     try: return path.read_bytes().decode('utf-8', 'replace')
+    except FileNotFoundError: raise ColorganError(f'there is no log {path}') from None
     except OSError as e:
         raise ColorganError(f'{path} cannot be read: {e.strerror or e}') from e
 

@@ -8,9 +8,10 @@ Docs: https://colorgan.github.io/colorgan/photos/sources.html.md"""
 __all__ = ['names', 'data_folder', 'bundled_photos', 'photo_files', 'measured']
 
 # %% ../../nbs/photos/02_sources.ipynb #50b45479
-import csv, json, os, shutil, sys, tarfile, zipfile, zlib
+import csv, io, json, os, shutil, sys, tarfile, zipfile, zlib
 from dataclasses import dataclass
 from functools import lru_cache
+from http.client import HTTPException
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -70,6 +71,70 @@ def unpack(archive, # a zip, or a tar, compressed or not
     return folder
 
 # %% ../../nbs/photos/02_sources.ipynb #0f87cb9f
+class _Remote(io.RawIOBase):
+    "A file on a server, of which only what is read is sent"
+    def __init__(self, url, timeout=8):
+        self.url, self.timeout, self.at, self.response = url, timeout, 0, None
+        where = self._ask(0).headers.get('Content-Range', '')
+        if '/' not in where: raise ConnectionError('the server sends only whole files')
+        self.length = int(where.rpartition('/')[2])
+    def _ask(self, at):
+        self.response = open_url(self.url, at, self.timeout)
+        if at and self.response.status != 206:
+            raise ConnectionError('the server sends only whole files')
+        return self.response
+    def readable(self): return True
+    def seekable(self): return True
+    def tell(self): return self.at
+    def seek(self, to, whence=os.SEEK_SET):
+        to += {os.SEEK_SET: 0, os.SEEK_CUR: self.at, os.SEEK_END: self.length}[whence]
+        if to != self.at: self.close_response()
+        self.at = to
+        return to
+    def readinto(self, into):
+        if self.at >= self.length: return 0
+        block = (self.response or self._ask(self.at)).read(len(into))
+        if not block: raise ConnectionError('the connection broke off')
+        into[:len(block)] = block
+        self.at += len(block)
+        return len(block)
+    def close_response(self):
+        if self.response: self.response.close()
+        self.response = None
+    def close(self):
+        self.close_response()
+        super().close()
+
+# %% ../../nbs/photos/02_sources.ipynb #c0c0ad02
+def _some_of_zip(url, folder, n):
+    "The first `n` photos of a zip on a server, in a folder"
+    part = Path(f'{folder}.part')
+    with zipfile.ZipFile(io.BufferedReader(_Remote(url), 1 << 20)) as z:
+        infos = sorted((i for i in z.infolist() if is_photo(i.filename)), key=lambda i: i.header_offset)[:n]
+        print(f'{len(infos):,} photos are downloaded from {url} to {folder}: '
+              f'{sum(i.compress_size for i in infos) / 1e6:,.0f} MB of {z.fp.raw.length / 1e6:,.0f}. '
+              'Interrupted, it goes on where it was.', file=sys.stderr)
+        part.mkdir(parents=True, exist_ok=True)
+        for i in infos:
+            to = part/Path(i.filename).name
+            if to.exists() and to.stat().st_size == i.file_size: continue
+            to.with_suffix('.tmp').write_bytes(z.read(i))
+            os.replace(to.with_suffix('.tmp'), to)
+    os.replace(part, folder)
+
+def coco(n=2000) -> list: # paths
+    "2,000 photos of COCO's training set, 330 MB: only that part of the zip is downloaded"
+    folder, url = data_folder()/'coco', 'http://images.cocodataset.org/zips/train2017.zip'
+    if not folder.exists():
+        try: _some_of_zip(url, folder, n)
+        except (OSError, HTTPException, zipfile.BadZipFile) as e:
+            raise ColorganError(
+                f"{url} cannot be downloaded ({getattr(e, 'reason', e)}): try again, and it goes "
+                'on where it was, or give a folder or zip of your own photos instead of a '
+                'name') from e
+    return _in_folder(folder)
+
+# %% ../../nbs/photos/02_sources.ipynb #c0c0ad04
 def _or_own(url, name, md5=None):
     """A file in the data folder, downloaded if it is not there; if that fails, the way to do
     without is said, too"""
@@ -78,19 +143,13 @@ def _or_own(url, name, md5=None):
         raise ColorganError(f'{e}. Or put it there as {data_folder()/name}, or give a folder '
                             'or zip of your own photos instead of a name') from e
 
-def coco(n=10_000, seed=123) -> list: # paths, or a zip
-    "`n` photos of fastai's COCO sample, chosen by the seed; if that is gone, COCO's validation photos"
+def coco_sample(n=10_000, seed=123) -> list: # paths
+    "10,000 photos of fastai's COCO sample, chosen by a seed: a download of 3.2 GB"
     there = [d/'coco_sample' for d in (Path.home()/'.fastai'/'data', data_folder())]
     folder = next((d for d in there if d.is_dir()), None)
     if folder is None:
-        try:
-            folder = unpack(fetch('https://s3.amazonaws.com/fast-ai-coco/coco_sample.tgz',
-                                  data_folder()/'coco_sample.tgz'), there[1])
-        except ColorganError as e:
-            print(f"fastai's COCO sample cannot be had ({e}), so COCO's validation photos are "
-                  "taken")
-            return [_or_own('http://images.cocodataset.org/zips/val2017.zip',
-                            'coco-val2017.zip', '442b8da7639aecaf257c1dceb8ba8c80')]
+        folder = unpack(_or_own('https://s3.amazonaws.com/fast-ai-coco/coco_sample.tgz', 'coco_sample.tgz',
+                                '006cd55d633d94b36ecaf661467830ec'), there[1])
     paths = sorted(folder.rglob('train_sample/*.jpg'))
     return [paths[i] for i in np.random.default_rng(seed).permutation(len(paths))[:n]]
 
@@ -182,8 +241,8 @@ def hugging_face(name) -> list: # references
     return [HFPhoto(name, i, columns[0]) for i in range(len(data))]
 
 # %% ../../nbs/photos/02_sources.ipynb #f8c7e508
-collections = {'coco': coco, 'stl10': stl10, 'celeba': celeba, 'landscapes': landscapes,
-               'lab-arrays': lab_arrays}
+collections = {'coco': coco, 'coco-sample': coco_sample, 'stl10': stl10, 'celeba': celeba,
+               'landscapes': landscapes, 'lab-arrays': lab_arrays}
 
 # %% ../../nbs/photos/02_sources.ipynb #35cd7f8e
 def bundled_photos() -> list: # paths, sorted by name

@@ -9,6 +9,7 @@ __all__ = ['demo']
 
 # %% ../../nbs/use/04_demo.ipynb #90953e9c
 import shutil
+from itertools import count
 from pathlib import Path
 from .album import colorize_files
 from ..core import check_number
@@ -34,11 +35,11 @@ def _show_colorized(out, photos):
 
 # %% ../../nbs/use/04_demo.ipynb #044d2be1
 def _train_briefly(out, photos, minutes, size=96):
-    "Train both stages for `minutes` together into `out/run`, two photos held out; the run's folder"
+    "Train both stages for `minutes` together into `out/run`, two photos held out; the run's folder, a new one each time"
     from colorgan.run import train
     held, rest = photos[:2], photos[2:]
-    if (out/'run'/'run.json').exists(): shutil.rmtree(out/'run')
-    return train(rest * 16, 'light-plain', out/'run', pretrain_minutes=.6 * minutes,
+    run = next(f for i in count(1) if not (f := out/(f'run-{i}' if i > 1 else 'run')).exists())
+    return train(rest * 16, 'light-plain', run, pretrain_minutes=.6 * minutes,
                  gan_minutes=.4 * minutes,
                  size=size, bs=16, valid=held, gan_epochs=1, warmup=.1)
 
@@ -47,7 +48,7 @@ _ADVICE = '''
 Look at {out}:
   sheet.png         two photos that were held out: grey, after the L1 stage, after the GAN stage, the truth
   curves.png        the losses and the distance from the true colours
-  run/model         the trained model
+  {run}/model         the trained model
   {photo} a photo colorized with it
 With {n} photos and {minutes:g} minutes, a network learns little more than that the world is not grey, and nothing
 about photos unlike these. For more, train it on more photos, and longer:
@@ -67,5 +68,5 @@ def demo(out='demo', # the folder to make
         if (run/name).exists(): shutil.copy(run/name, out/name)
     held = photos[0]
     colorize_files([held], out, run, overwrite=True, format='jpg', suffix='-by-run')
-    print(_ADVICE.format(out=out, photo=f'{held.stem}-by-run.jpg', n=len(photos) - 2,
+    print(_ADVICE.format(out=out, run=run.name, photo=f'{held.stem}-by-run.jpg', n=len(photos) - 2,
                          minutes=minutes))
