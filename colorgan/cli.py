@@ -540,6 +540,13 @@ def _warnings_as_sentences():
     finally: warnings.showwarning = before
 
 # %% ../nbs/12_cli.ipynb #38d57e2b
+def _or_interrupt(e):
+    "The Ctrl-C that a module in C turned into an `ImportError`; else `e`"
+    cause = e if isinstance(e, ImportError) else None
+    while cause and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__cause__ or cause.__context__
+    return cause or e
+
 def main(argv=None) -> int: # the exit status: 0, or 2 after an error, 1 if some photos failed, 130 after Ctrl-C
     "The `colorgan` command"
     if not sys.warnoptions: warnings.simplefilter('ignore')
@@ -555,5 +562,6 @@ def main(argv=None) -> int: # the exit status: 0, or 2 after an error, 1 if some
         return 141
     except (Exception, KeyboardInterrupt) as e:
         if os.environ.get('COLORGAN_DEBUG'): raise
+        e = _or_interrupt(e)
         print(f'colorgan: {_sentence(e)}', file=sys.stderr)
         return 130 if isinstance(e, KeyboardInterrupt) else 2
