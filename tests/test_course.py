@@ -13,7 +13,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from colorgan.course import judges_first, judges_last # noqa: F401
+from colorgan.course import judges_build, judges_first, judges_last # noqa: F401
 from colorgan.course.answers import judged, judges
 from colorgan.course.checks import exercises
 
@@ -42,13 +42,14 @@ def places(walk):
     return {int(n): c for found, c in asked for n in found}
 
 
-def test_there_are_six(): assert [number(w) for w in walks] == [1, 2, 3, 4, 5, 6]
+def test_there_are_seven(): assert [number(w) for w in walks] == [1, 2, 3, 4, 5, 6, 7]
 
 
 @every_walk
-def test_head_says_goal_time_and_mode(walk):
+def test_head_says_what_you_will_do_time_and_mode(walk):
     head = '\n'.join(source(c) for c in cells(walk, 'markdown')[:5]).lower()
-    missing = [word for word in ('goal', 'time', f'/nbs/course/{walk.name}') if word not in head]
+    missing = [word for word in ('**you will**', '**time.**', '**before.**', 'save a copy in drive',
+                                  f'/nbs/course/{walk.name}') if word not in head]
     assert missing == []
     assert sum(mode in source(c).splitlines() for c in cells(walk, 'code')) == 1
 

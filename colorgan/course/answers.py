@@ -16,7 +16,7 @@ judges = {}
 
 def exercise(walk, # number of the walk-through
              n, # number of the exercise in it
-             further='', # a sentence for whoever got it right
+             further='', # a sentence for those who got it right
             ):
     "Decorator: the function is the judge of this exercise"
     def note(judge):
@@ -72,7 +72,8 @@ def judged(walk, n, # which exercise
     if answer is None: return f'put your answer in place of None. What is asked: {judge.__doc__}'
     try: return judge(answer)
     except ColorganError as e: return _reason(e)
-    except (Exception, SystemExit) as e:
+    except KeyboardInterrupt: return 'it was interrupted before it gave an answer'
+    except BaseException as e:
         return (f'your function raised {_reason(e)}' if callable(answer)
                 else f'an answer of the type {type(answer).__name__} cannot be judged here '
                      f'({_reason(e)})')

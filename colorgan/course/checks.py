@@ -8,32 +8,63 @@ Docs: https://colorgan.github.io/colorgan/course/checks.html.md"""
 __all__ = ['exercises']
 
 # %% ../../nbs/course/14_checks.ipynb #9097f7b3
-from ..core import ColorganError
+import inspect, json
+from pathlib import Path
+from ..core import ColorganError, write_whole
 from .answers import judged, judges
+from .hints import hints
 
 # %% ../../nbs/course/14_checks.ipynb #76b01903
 def _sentence(words):
     words = words[:1].upper() + words[1:]
     return words if words.endswith(('.', '?', '!')) else words + '.'
 
+def _as_text(answer):
+    "An answer as a line for the file; of a function its source"
+    if not callable(answer): return repr(answer)[:2000]
+    try: return inspect.getsource(answer).strip()
+    except (OSError, TypeError): return repr(answer)[:2000]
+
 class Checks:
     """The exercises of a walk-through: `check(n, answer)` says whether the answer is right;
-    `right` has the numbers of those that are"""
-    def __init__(self, walk): self.walk, self.right = walk, set()
+    `right` has the numbers of those that are, `answers` what was answered. Both are saved in a
+    file and survive a restart."""
+    def __init__(self, walk, # number of the walk-through
+                 folder='.'): # where the file goes
+        self.walk, self.path, self.hinted = walk, Path(folder).resolve()/f'answers-{walk}.json', {}
+        try: saved = json.loads(self.path.read_text(encoding='utf-8'))
+        except (OSError, ValueError): saved = {}
+        if not isinstance(saved, dict): saved = {}
+        self.answers = {int(n): a for n, a in saved.items() if n.isdigit()}
+        self.right = set(self.answers)
     def __call__(self, n, # number of the exercise
                  answer=None) -> bool:
         "Print what the judge says; never raises"
-        known = judges[self.walk]
-        if not isinstance(n, int) or n not in known:
-            print(f"There is no exercise {n!r} in walk-through {self.walk}: there are "
-                  f"{', '.join(map(str, sorted(known)))}.")
-            return False
+        if not self._known(n): return False
         off = judged(self.walk, n, answer)
+        if answer is None and n in self.right:
+            print(f'Exercise {n}: solved before, with {self.answers.get(n)}')
+            return True
         print(f'Exercise {n}: ' + (f'not yet. {_sentence(off)}' if off
                                    else f'right. {judges[self.walk][n].further}').strip())
-        if off: self.right.discard(n)
-        else: self.right.add(n)
-        return not off
+        if off: return False
+        self.right.add(n)
+        self.answers[n] = _as_text(answer)
+        try: write_whole(self.path, json.dumps(self.answers, indent=1).encode())
+        except (ColorganError, OSError) as e: print(f'(It could not be saved: {e})')
+        return True
+    def hint(self, n): # number of the exercise
+        "Print a hint, and the next one each time"
+        if not self._known(n): return
+        given = hints.get((self.walk, n)) or (f'What is asked: {judges[self.walk][n].__doc__}',)
+        i = self.hinted[n] = min(self.hinted.get(n, 0) + 1, len(given))
+        print(f'Exercise {n}, hint {i} of {len(given)}: {_sentence(given[i - 1])}')
+    def _known(self, n):
+        known = judges[self.walk]
+        if isinstance(n, int) and n in known: return True
+        print(f"There is no exercise {n!r} in walk-through {self.walk}: there are "
+              f"{', '.join(map(str, sorted(known)))}.")
+        return False
     def __repr__(self):
         return (f'walk-through {self.walk}: {len(self.right)} of {len(judges[self.walk])} '
                 'exercises are right')
@@ -42,14 +73,15 @@ class Checks:
 def _load_judges():
     "Import the judges of the walk-throughs, which need torch; what stands under a number already stays"
     own = {walk: dict(of_walk) for walk, of_walk in judges.items()}
-    from colorgan.course import judges_first, judges_last # noqa: F401
+    from colorgan.course import judges_build, judges_first, judges_last # noqa: F401
     for walk, of_walk in own.items(): judges.setdefault(walk, {}).update(of_walk)
 
-def exercises(walk, # number of the walk-through, 1 to 6
+def exercises(walk, # number of the walk-through, 1 to 7
+              folder='.', # where the answers are saved; on Colab `workspace()` puts them on Drive
              ) -> Checks:
     "The checks of a walk-through; raises `ColorganError` if there is none of this number"
     _load_judges()
     if walk not in judges:
         raise ColorganError(f"there is no walk-through {walk!r} with exercises: choose one of "
                             f"{', '.join(str(k) for k in sorted(judges) if k)}")
-    return Checks(walk)
+    return Checks(walk, folder)

@@ -1,4 +1,4 @@
-"""What is asked about colour, losses and a training of your own, and what is said to each wrong answer
+"""Judges for the exercises on color, losses and training, each tested with right and wrong answers
 
 Docs: https://colorgan.github.io/colorgan/course/judges_first.html.md"""
 
@@ -20,17 +20,17 @@ from ..recipes import replace
           'On a grey photo the two are one: no network can tell them apart by their '
           'lightness, only by what surrounds them.')
 def _(answer):
-    "three numbers from 0 to 1: a colour as light as pure red, and far from red"
+    "three numbers from 0 to 1: a color as light as pure red, and far from red"
     if not isinstance(answer, (tuple, list)) or len(answer) != 3:
         return 'three numbers are asked for, as in (1, 0, 0)'
     answer = [number(x) for x in answer]
-    if not all(0 <= x <= 1 for x in answer): return 'the numbers of a colour go from 0 to 1'
+    if not all(0 <= x <= 1 for x in answer): return 'the numbers of a color go from 0 to 1'
     lab = rgb_to_lab(torch.tensor([answer, (1., 0., 0.)]).T[None, :, None]).view(3, 2)
     off, apart = (lab[:, 0] - lab[:, 1]).tolist()[0], (lab[1:, 0] - lab[1:, 1]).norm().item()
     if abs(off) > 1:
         return f"it is {'lighter' if off > 0 else 'darker'} than red, by {abs(off):.0f} of 100"
     if apart < 40:
-        return (f'it is as light as red, but it is too much like it: only {apart:.0f} away in '
+        return (f'it is as light as red, but too similar: only {apart:.0f} away in '
                 'a and b')
 
 # %% ../../nbs/course/12_judges_first.ipynb #c317f11d
@@ -40,9 +40,9 @@ def _noise(n, seed=0):
                       generator=torch.Generator().manual_seed(seed)).repeat_interleave(4,
                       2).repeat_interleave(4, 3)
 
-@exercise(1, 2, 'Whatever you train: hold it against this.')
+@exercise(1, 2, 'Compare whatever you train with this.')
 def _(answer):
-    "a function of photos (n, 3, h, w) that gives, for each, how far grey is from its colours"
+    "a function of photos (n, 3, h, w) that returns, for each, how far grey is from its colors"
     rgb = _noise(3)
     lab = rgb_to_lab(rgb)
     ab, right = lab[:, 1:], ab_distance(0 * lab[:, 1:], lab[:, 1:])
@@ -50,22 +50,46 @@ def _(answer):
     is_ = lambda other: (out - other).abs().max() < .01
     if is_(right): return None
     if is_(ab.abs().sum(1).mean((1, 2))):
-        return '|a| + |b| goes around the corner: the distance in a plane is the straight one'
+        return '|a| + |b| goes around the corner: take the straight distance in the plane'
     if is_(ab.abs().mean((1, 2, 3))):
-        return ('that is the mean of |a| and |b|: what is the distance of the point (a, b) '
+        return ('that is the mean of |a| and |b|: what is the distance of (a, b) '
                 'from (0, 0)?')
     if is_(ab.square().sum(1).mean((1, 2)).sqrt()):
-        return ('the mean of the distances is asked for, and not the root of the mean of '
+        return ('take the mean of the distances, not the root of the mean of '
                 'their squares')
     if is_(lab.norm(dim=1).mean((1, 2))):
-        return 'lightness counts there, too; grey has the right one'
+        return 'this counts the lightness too, and a grey photo has the right lightness: leave L out'
     return (f'for photos of noise it gives about {out.float().mean().item():.2f}, and that is '
-            'not it: which points, which distance, which mean?')
+            'not it: which pixels, which distance, which mean?')
+
+# %% ../../nbs/course/12_judges_first.ipynb #7346b6d4
+@exercise(1, 3, 'Photos can have odd sides; the skip has the right size.')
+def _(answer):
+    "a function (x, skip, conv) that enlarges x to the size of skip, and sends both together through conv"
+    torch.manual_seed(0)
+    x = torch.rand(2, 6, 4, 5)
+    for h, w in ((8, 10), (7, 9)):
+        skip, seen = torch.rand(2, 3, h, w), []
+        def conv(t, seen=seen):
+            seen.append(t)
+            return t[:, :2]
+        out = tried(answer, x.clone(), skip.clone(), conv)
+        if not seen: return 'conv is never called'
+        got = seen[-1]
+        if not isinstance(got, torch.Tensor) or got.ndim != 4:
+            return 'conv gets no map (n, c, h, w)'
+        if got.shape[2:] != (h, w):
+            return (f'with a skip of {h}×{w}, conv gets a map of {got.shape[2]}×{got.shape[3]}: '
+                    'enlarge x to the size of the skip')
+        if got.shape[1] != 9:
+            return f'conv gets {got.shape[1]} channels of 6 + 3: append, do not add'
+        if not torch.equal(got[:, 6:], skip): return 'x comes first, the skip after it, unchanged'
+        if getattr(out, 'shape', None) != (2, 2, h, w): return 'return what conv gives'
 
 # %% ../../nbs/course/12_judges_first.ipynb #fd3f884d
-@exercise(1, 3, 'Try it with 0, and with -1.')
+@exercise(1, 4, 'Try it with 0, and with -1.')
 def _(answer):
-    "a function of lab (n, 3, h, w) and k that makes colours k times as strong, and keeps the lightness"
+    "a function of lab (n, 3, h, w) and k that makes colors k times as strong, and keeps the lightness"
     lab = rgb_to_lab(_noise(2))
     for k in (1.7, .4, 0):
         given = lab.clone()
@@ -76,33 +100,36 @@ def _(answer):
         if not torch.allclose(out[:, :1], lab[:, :1], atol=1e-3):
             return 'the lightness has changed, too'
         if not torch.allclose(out[:, 1:], lab[:, 1:] * k, atol=1e-3):
-            return f'with k = {k} the colours are not {k} times as strong'
+            return f'with k = {k} the colors are not {k} times as strong'
 
 # %% ../../nbs/course/12_judges_first.ipynb #40eca21c
-@exercise(1, 4, 'Now hold two photos out, and see what is left of it there.')
+@exercise(1, 5, 'Now hold two photos out, and see how much of the gain is left.')
 def _(answer):
-    """the folder of a run of yours that is closer to the truth than grey by a tenth, over the
-    eight bundled photos"""
+    """a pair, the folder of the run above and the folder of yours, which is closer to the truth
+    than the one above by a tenth, over the eight bundled photos"""
     from colorgan.colorizer import digest
     from colorgan.evaluation import evaluate
     from colorgan.nets.weights import bundled_weights, find_weights
-    folder = find_weights(answer)
-    if digest(folder) in map(digest, bundled_weights().values()):
-        return 'those are weights of the package: train your own'
-    e = evaluate(folder, bundled_photos(), size=96, judges=False, device='cpu')
-    if e['ab'] > e['ab_grey']:
-        return (f"it is {e['ab']:.1f} off, and grey is {e['ab_grey']:.1f}: it has not learned "
-                "anything yet")
-    if e['ab'] > .9 * e['ab_grey']:
-        return (f"it is {e['ab']:.1f} off, and grey is {e['ab_grey']:.1f}: on the right way, "
-                "but that is not a tenth")
+    if not isinstance(answer, (tuple, list)) or len(answer) != 2:
+        return 'two folders are asked for: answer = second, better'
+    folders = [find_weights(a) for a in answer]
+    known = [digest(f) for f in folders]
+    if known[0] == known[1]: return 'those are the same weights twice: train another run'
+    if known[1] in map(digest, bundled_weights().values()):
+        return 'the second folder has weights of the package: train your own'
+    before = evaluate(folders, bundled_photos(), size=96, judges=False, device='cpu')
+    was, now = before['ab'], before['others'][0]['ab']
+    if now > was: return f'yours is {now:.1f} off, and the one above {was:.1f}: it is worse'
+    if now > .9 * was:
+        return (f'yours is {now:.1f} off, and the one above {was:.1f}: better, but not by a '
+                'tenth')
 
 # %% ../../nbs/course/12_judges_first.ipynb #d0aa6901
 @exercise(2, 1,
-          'With squares the answer would be the mean. Make one colour much stronger: which of '
-          'the two answers moves?')
+          'With squared errors it would be the mean. Make one color much stronger: does '
+          'the mean move, or the median?')
 def _(answer):
-    "a function of `values` and their `chances` that returns the value with the smallest average distance"
+    "a function of `values` and their `chances` that returns the value with the smallest mean distance"
     dice = torch.Generator().manual_seed(0)
     for n in (2, 3, 5, 8) * 3:
         v, p = torch.randn(n, generator=dice) * 40, torch.rand(n, generator=dice) + .05
@@ -110,17 +137,17 @@ def _(answer):
         costs, got = ((v - v[:, None]).abs() * p).sum(1), number(tried(answer, v.clone(),
                                                                        p.clone()))
         if (p * (v - got).abs()).sum() <= costs.min() * 1.0001 + 1e-4: continue
-        if abs(got - (p * v).sum()) < 1e-3: return 'this is the answer of squared errors'
+        if abs(got - (p * v).sum()) < 1e-3: return 'that is the mean, which minimizes the squared error'
         if got == v[p.argmax()]:
-            return 'the most frequent value is not always the cheapest once there are three of them'
+            return 'with three values or more, the most frequent one is not always the best'
         if got == v.sort().values[(n - 1) // 2] or got == v.median():
-            return 'the chances must count, too: rare values pull less'
-        return f'of {n} values, another one is at a smaller average distance than {got:.4g}'
+            return 'the chances must count too: a rare value weighs less'
+        return f'of {n} values, another one has a smaller mean distance than {got:.4g}'
 
 # %% ../../nbs/course/12_judges_first.ipynb #f6acb24a
 @exercise(2, 2,
-          'At T = 1 these are the chances themselves, and the colour is the plain mean; '
-          'towards 0 the likeliest takes all.')
+          'At T = 1 these are the chances themselves, and the color is the plain mean. '
+          'As T goes to 0, the likeliest color takes all.')
 def _(answer):
     "a function of `chances` and T that returns the weights with which the annealed mean mixes"
     from colorgan.nets.light import AnnealedMean
@@ -132,49 +159,49 @@ def _(answer):
         if torch.allclose(got, true, atol=1e-4): continue
         if T == 1: return 'at T = 1 the weights are the chances, unchanged'
         if abs(got.sum().item() - 1) > 1e-3:
-            return f'weights add up to 1, and at T = {T:g} these add up to {got.sum():.3g}'
+            return f'weights should add up to 1, and at T = {T:g} yours add up to {got.sum():.3g}'
         if got.max() < p.max() and T < 1:
-            return 'a smaller T should give the likeliest more, not less'
-        return f'at T = {T:g} the weights are others'
+            return 'a smaller T should give the likeliest color more weight, not less'
+        return f'at T = {T:g} the weights are wrong'
 
 # %% ../../nbs/course/12_judges_first.ipynb #a1ca828c
 @exercise(2, 3,
-          'Above it the pixel loss has its way and the pepper is painted brown; the usual '
-          'recipes are well above it, with 100.')
+          'Above it the pixel loss wins, and the pepper becomes brown. The usual recipes '
+          'are well above it, with 100.')
 def _(answer):
-    """the `lam` at which brown (logit -3, distance .20) and red (logit 0, distance .25) cost
-    the generator the same"""
+    """the `lam` at which brown (logit -3, distance .20) and red (logit 0, distance .25) give
+    the generator the same loss"""
     from colorgan.loss import adv_loss
     adv = adv_loss('vanilla')
     brown, red = (adv.gen(torch.tensor([logit])).item() for logit in (-3., 0.))
     cost = [brown + number(answer) * .20, red + number(answer) * .25]
     if abs(cost[0] - cost[1]) < .02: return
-    if number(answer) < 0: return 'a negative rate would reward wrong colours'
-    return (f"at this rate the generator pays {cost[0]:.2f} for brown and {cost[1]:.2f} for "
-            f"red: {'the critic' if cost[0] > cost[1] else 'the distance'} still counts for "
-            "more")
+    if number(answer) < 0: return 'a negative weight would reward wrong colors'
+    return (f"with this weight the generator's loss is {cost[0]:.2f} for brown and "
+            f"{cost[1]:.2f} for red: {'the GAN loss' if cost[0] > cost[1] else 'L1'} still "
+            "counts for more")
 
 # %% ../../nbs/course/12_judges_first.ipynb #160af04f
 @exercise(2, 4,
-          'That is more than the 128 points of its photos: near the middle, each number looks '
-          'at all of the photo.')
+          'That is more than the 128 pixels of its photos: near the middle, each logit sees '
+          'all of the photo.')
 def _(answer):
-    "how many points of the original photo one number of the critic of `light` looks at, along a side"
+    "how many pixels of the original photo, along a side, one logit of the discriminator of `light` sees"
     from colorgan.critic import patch_size
     from colorgan.recipes import get_recipe
     r = get_recipe('light-plain')
     side, got = patch_size(r.critic_kw['n_down']), number(answer)
     if got == side * r.critic_at: return
     if got == side:
-        return 'so many points of what the critic sees; but it does not see the original photo'
+        return 'that is its receptive field in what it sees; but it sees a smaller photo than the original'
     if got == patch_size(3) or got == patch_size(3) * r.critic_at:
-        return 'this critic halves less often than the one of pix2pix'
+        return 'this discriminator halves less often than the one of pix2pix'
     return 'that is too few' if got < side * r.critic_at else 'that is too many'
 
 # %% ../../nbs/course/12_judges_first.ipynb #a6c20d93
 @exercise(3, 1,
-          'In a star field, lightness explains nearly all there is of colour. Would you leave '
-          'it out? That depends on what you want to colorize.')
+          'In a star field, lightness explains nearly all of the color. Would you leave it '
+          'out? That depends on what you want to colorize.')
 def _(answer):
     "a threshold `colour` at which exactly one of the bundled photos is left out"
     from colorgan.photos.screen import measure_photos, reasons
@@ -185,8 +212,8 @@ def _(answer):
 
 # %% ../../nbs/course/12_judges_first.ipynb #aea5b8b5
 @exercise(3, 2,
-          'Validation, checkpoints and pictures come on top, and the second stage is slower '
-          'than the first.')
+          'Validation, checkpoints and pictures take extra time, and the second stage is '
+          'slower than the first.')
 def _(answer):
     """a function of a recipe and of photos a second that returns the minutes that both stages
     train, with a fifth of the photos held out"""
@@ -196,7 +223,7 @@ def _(answer):
         true, got = .8 * items * (first + second) / rate / 60, number(tried(answer, recipe, rate))
         if abs(got / true - 1) < .03: continue
         if abs(got / true / 60 - 1) < .03: return 'these are seconds'
-        if abs(got / true * .8 - 1) < .03: return 'photos that are held out are not trained on'
+        if abs(got / true * .8 - 1) < .03: return 'the held-out photos are not trained on'
         if abs(got - .8 * items * first / rate / 60) < .03 * true or abs(got - .8 * items * second / rate / 60) < .03 * true:
             return 'there are two stages'
         return (f'for {items:,} photos, {first} and {second} epochs and {rate:.0f} photos a '
@@ -204,22 +231,23 @@ def _(answer):
 
 # %% ../../nbs/course/12_judges_first.ipynb #9247ac69
 @exercise(3, 3,
-          'Put it behind a training, and it can tell you while you are away. Look at the '
-          'sheet, though, before you stop anything.')
+          'Run it after a training, and it warns you while you are away. But look at the '
+          'sheet before you stop anything.')
 def _(answer):
-    """a function of a log (a list of dicts) that says whether the critic's loss was below half
-    of log 2, on average over the last three epochs of the stage 'gan'"""
+    """a function of a log (a list of dicts) that says whether the discriminator's loss
+    (`critic`) was below half of log 2, on average over the last three epochs of the stage
+    'gan'"""
     rng = np.random.default_rng(0)
     first = [dict(stage='pretrain', epoch=i, train_loss=.1, ab_error=12.) for i in range(3)]
     def log(values):
         return [dict(stage='gan', epoch=i, critic=float(v), adversarial=.7, ab_error=11.)
                 for i, v in enumerate(values)]
     fair, won = rng.uniform(.5, .8, 4), rng.uniform(.01, .2, 3)
-    cases = [(fair, False, 'a game that is even'),
-             ([*fair, *won], True, 'a game that the critic has won'),
-             ([*won, *fair], False, 'a game that the critic won at first and not in the end'),
+    cases = [(fair, False, 'an even game'),
+             ([*fair, *won], True, 'a game that the discriminator has won'),
+             ([*won, *fair], False, 'a game that the discriminator won at first but not in the end'),
              ([*fair, .1, .6, .6], False, 'one low epoch among the last three'),
-             ([*fair, .1, .1, .5], True, 'a mean of the last three that is low')]
+             ([*fair, .1, .1, .5], True, 'a low mean of the last three')]
     for values, true, what in cases:
         try: got = tried(answer, log(values))
         except KeyError as e: return f'a line of the log has no {e}'
@@ -228,17 +256,17 @@ def _(answer):
         same = (bool(tried(answer, first + log(won))) is True
                 and bool(tried(answer, first + log(fair))) is False)
     except KeyError as e: return f'the lines of the first stage have no {e}: leave them out'
-    if not same: return 'lines of the first stage must not count'
+    if not same: return 'the lines of the first stage must not count'
 
 # %% ../../nbs/course/12_judges_first.ipynb #e8630942
 _held_back = dict(critic_lr=-1, critic_warmup=-1, n_critic=-1, n_critic_late=-1,
                   label_smoothing=1, lam=1, gen_lr=1, pretrain_epochs=1)
 
 @exercise(3, 4,
-          'More photos would help as well: a critic that knows all true photos by heart needs '
-          'no other skill.')
+          'More photos would help as well: a discriminator that knows all true photos by '
+          'heart needs no other skill.')
 def _(answer):
-    """a dict of at least two fields and their new values that hold back the critic of
+    """a dict of at least two fields and their new values that hold back the discriminator of
     `replace('light-plain', critic_lr=.02, critic_warmup=100, n_critic=4)`"""
     if not isinstance(answer, dict):
         return (f"a dict such as {{'ema': .9}} is asked for, and this is of the type "
@@ -250,9 +278,9 @@ def _(answer):
         if k == 'critic_kw' and (now.get('spectral')
                                  or now.get('base', 64) < 64) or k == 'adv_loss' and now in ('lsgan', 'wgan-gp'):
             continue
-        if k not in _held_back: return f'{k} does not decide who of the two is stronger'
-        if (now - was) * _held_back[k] <= 0: return f'{k} = {now} does not hold the critic back'
-    if len(answer) < 2: return 'that is a good beginning; find a second one'
+        if k not in _held_back: return f'{k} does not decide which of the two is stronger'
+        if (now - was) * _held_back[k] <= 0: return f'{k} = {now} does not hold the discriminator back'
+    if len(answer) < 2: return 'that is a good start; find a second field'
     if new.critic_lr > 10 * new.gen_lr:
-        return ('the critic still takes steps that are more than ten times as long as those '
-                'of the generator')
+        return ("the discriminator's learning rate is still more than ten times that of the "
+                'generator')

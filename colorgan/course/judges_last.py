@@ -1,4 +1,4 @@
-"""What is asked about figures, tools and history, and what is said to each wrong answer
+"""Judges for the exercises on metrics, tools and history, each tested with right and wrong answers
 
 Docs: https://colorgan.github.io/colorgan/course/judges_last.html.md"""
 
@@ -35,9 +35,9 @@ def _safest(points, steps=60): # `(n, 2)`
     return m
 
 # %% ../../nbs/course/13_judges_last.ipynb #e527b978
-@exercise(4, 1, 'So beating grey proves little: a touch of brown on everything beats it, too.')
+@exercise(4, 1, 'So beating grey proves little: a touch of brown on everything beats it too.')
 def _(answer):
-    "a pair (a, b): the colour which, painted over the photos in bundled, has the smallest mean ab distance"
+    "a pair (a, b): the color that, put on every pixel of the photos in bundled, has the smallest mean ab distance"
     if not hasattr(answer, '__len__') or len(answer) != 2:
         return 'two numbers are asked for, a and b, as in (0, 0)'
     at = torch.tensor([number(x) for x in answer])
@@ -45,31 +45,31 @@ def _(answer):
     yours, grey, best = ((points - m).norm(dim=1).mean().item()
                          for m in (at, at * 0, _safest(points)))
     if yours <= 1.01 * best: return None
-    if yours == grey: return f'that is grey, with {grey:.2f}: there are safer colours'
+    if yours == grey: return f'that is grey, with {grey:.2f}: there are better colors'
     if (at - points.mean(0)).norm() < .5:
-        return (f'that is about the mean of all colours, with {yours:.2f}; the mean is best '
+        return (f'that is about the mean of all colors, with {yours:.2f}; the mean is best '
                 'for squared distances, and these are not squared')
     return (f"its mean distance is {yours:.2f}, {'worse' if yours > grey else 'better'} than "
             f"grey's {grey:.2f}, and not yet the best")
 
 # %% ../../nbs/course/13_judges_last.ipynb #061c8c56
-@exercise(4, 2, 'A figure that cannot tell this from a good colorizer should never stand alone.')
+@exercise(4, 2, 'Never report a metric alone if it cannot tell this from a good colorizer.')
 def _(answer):
-    """a function of photos (n, 3, h, w) that keeps their colourfulness within a tenth, with
-    colours that are further off than grey"""
+    """a function of photos (n, 3, h, w) that keeps their colorfulness within a tenth, with
+    colors farther from the truth than grey is"""
     truth = _squares()
     out = check_rgb(tried(answer, truth.clone(), like=truth))
     ab, true_ab = rgb_to_lab(out)[:, 1:], rgb_to_lab(truth)[:, 1:]
     off, grey = ab_distance(ab, true_ab).mean().item(), ab_distance(0 * true_ab, true_ab).mean().item()
     cf, true_cf = colourfulness(out).mean().item(), colourfulness(truth).mean().item()
     if abs(cf - true_cf) > .1 * true_cf:
-        return f"its colourfulness is {cf:.0f}, that of the truth {true_cf:.0f}"
-    if off <= grey: return f'the colours are too good: {off:.1f} off, and grey is {grey:.1f}'
+        return f"its colorfulness is {cf:.0f}, and the truth's is {true_cf:.0f}"
+    if off <= grey: return f'the colors are too good: {off:.1f} from the truth, and grey is {grey:.1f}'
 
 # %% ../../nbs/course/13_judges_last.ipynb #5524abb7
 @exercise(4, 3, 'The rule of thumb: 1 over the square of the half width.')
 def _(answer):
-    "so many answers that the interval of a rate of one half is at most 10 points wide"
+    "the number of answers at which the interval of a rate of one half is at most 10 percentage points wide"
     n = number(answer)
     if n < 1: return 'at least one answer is needed'
     right = next(n for n in range(2, 2000) if np.diff(wilson(n / 2, n))[0] <= .1)
@@ -77,13 +77,13 @@ def _(answer):
     if n < .98 * right:
         return f'with that many the interval is still {100 * (high - low):.1f} points wide'
     if n > 1.02 * right:
-        return ('that is enough, and more than enough: the interval is '
+        return ('that is more than enough: the interval is '
                 f'{100 * (high - low):.1f} points wide')
 
 # %% ../../nbs/course/13_judges_last.ipynb #9d6a8942
 @exercise(4, 4,
-          'And if you had compared five models with each other, one pair in twenty would be '
-          'beyond 1.96 by chance alone.')
+          'If you compare many pairs of equal models, one pair in twenty lies beyond 1.96 by '
+          'chance alone.')
 def _(answer):
     "how many standard deviations apart two rates are, 27 of 60 and 18 of 60"
     z, p, q, n = number(answer), 27 / 60, 18 / 60, 60
@@ -92,35 +92,35 @@ def _(answer):
              apart / (2 * mean * (1 - mean) / n) ** .5]
     if any(abs(abs(z) - r) < .02 for r in right): return None
     if abs(abs(z) - apart) < .02:
-        return 'that is the difference itself: how large is it beside how much it scatters?'
+        return 'that is the difference itself: divide it by its standard deviation'
     if any(abs(abs(z) - apart / (r * (1 - r) / n) ** .5) < .02 for r in (p, q)):
-        return 'both rates scatter, and you have counted one of them'
+        return 'both rates have a variance, and you have counted one of them'
     if any(abs(abs(z) - r / n ** .5) < .02 for r in right):
-        return 'the variance of a share of 60 answers is smaller than that of one answer'
+        return 'you have used the variance of one answer: a share of 60 answers has a smaller one'
     return f"that is too {'much' if abs(z) > max(right) else 'little'}"
 
 # %% ../../nbs/course/13_judges_last.ipynb #68484d40
-@exercise(5, 1,
+@exercise(6, 1,
           'At full precision the file would be twice as large, and no photo would look '
-          'better: ask `colorgan evaluate`.')
+          'better: try it with `colorgan evaluate`.')
 def _(answer):
     "how many numbers the file model.safetensors of the weights light-l1 holds"
     n, share = number(answer), .02
     true = sum(t.numel() for t in load_tensors('light-l1').values())
     if n < true * (1 - share):
         return 'there are more: how many bytes does a number take in this file?'
-    if n > true * (1 + share): return 'there are fewer: it is numbers that are asked for, not bytes'
+    if n > true * (1 + share): return 'there are fewer: count numbers, not bytes'
 
 # %% ../../nbs/course/13_judges_last.ipynb #91513e48
 def _photos_of_noise(n, rng):
     return [rng.integers(0, 256, (*rng.integers(5, 12, 2), 3)).astype(np.uint8)
             for _ in range(n)]
 
-@exercise(5, 2,
-          'Try it on `colour` and `plain` from above, and on a photo that another program has '
+@exercise(6, 2,
+          'Try it on `joined` and `plain` from above, and on a photo that another program has '
           'colorized.')
 def _(answer):
-    "a function that gives the mean absolute change of CIE lightness, 0 to 100, between two photos"
+    "a function of two photos that returns the mean absolute change of CIE lightness, 0 to 100"
     from skimage.color import rgb2lab
     rng = np.random.default_rng()
     for a in _photos_of_noise(3, rng):
@@ -132,32 +132,32 @@ def _(answer):
             return 'pixels that became lighter and pixels that became darker must not cancel out'
         if abs(said * 100 - true) < .5 or abs(said / 2.55 - true) < .05:
             return 'the change looks right, but not in units of L, which runs from 0 to 100'
-        return 'on two photos of noise it is off: is it the L of CIE Lab that you compare?'
+        return 'on two photos of noise it is wrong: do you compare the L of CIE Lab?'
 
 # %% ../../nbs/course/13_judges_last.ipynb #92c9c53c
-@exercise(5, 3, 'With --suffix, results and photos can lie in one folder.')
+@exercise(6, 3, 'With --suffix, results and photos can share a folder.')
 def _(answer):
     """the command that colorizes the folder album into the folder strong, with the weights
-    light, twice as colourful, as PNG"""
+    light, twice as colorful, as PNG"""
     import shlex
     from colorgan.cli import parser
-    if not isinstance(answer, str): return 'the command is asked for as a text, in quotation marks'
+    if not isinstance(answer, str): return 'write the command as a text, in quotation marks'
     name, *words = shlex.split(answer) or ['']
     if name != 'colorgan': return 'the line begins with the name of the program, colorgan'
     a = parser().parse_args(words)
     if getattr(a, 'input', None) != ['album']:
-        return 'it is the folder album that is to be colorized, and nothing else'
-    if a.out.rstrip('/') != 'strong': return 'the results should lie in the folder strong'
-    if a.weights != 'light': return 'those are not the weights that were asked for'
+        return 'colorize the folder album, and nothing else'
+    if a.out.rstrip('/') != 'strong': return 'the results should go into the folder strong'
+    if a.weights != 'light': return 'those are other weights than light'
     if a.saturation != 2:
-        return 'it is not twice as colourful: colorgan colorize --help tells how to say it'
+        return 'it is not twice as colorful: look for the option in colorgan colorize --help'
     if (a.format or '').lower() != 'png':
         return 'the results should all be PNG, whatever the photos are'
 
 # %% ../../nbs/course/13_judges_last.ipynb #f0da217d
-@exercise(5, 4, 'The app keeps hints as shares of width and height, so that they fit any size.')
+@exercise(6, 4, 'The app stores hints as fractions of width and height, so they fit any size.')
 def _(answer):
-    "a function (x, y, small, full) that gives the place in the photo of a click into its preview"
+    "a function (x, y, small, full) that returns the position in the photo of a click into its preview"
     rng = np.random.default_rng()
     for _ in range(20):
         small = tuple(int(n) for n in rng.integers(20, 400, 2))
@@ -171,12 +171,12 @@ def _(answer):
             if not all(0 <= v < f for v, f in zip(out, full)):
                 return 'a click near the border of the preview lands outside the photo'
             if any(abs(v - p * f / s) > f / s + 1 for v, p, s, f in zip(out, place, small, full)):
-                return ('the place is not the same in preview and photo: try a preview of '
+                return ('that is another position than the one clicked: try a preview of '
                         'half the size')
 
 # %% ../../nbs/course/13_judges_last.ipynb #2b960ef8
-@exercise(5, 5,
-          'An interval that reaches over grey does not say that the weights are bad, but that '
+@exercise(6, 5,
+          'An interval that includes grey does not say that the weights are bad, only that '
           'there were too few photos to tell.')
 def _(answer):
     """a function that says whether the 95 % interval of the ab distance, in what evaluate
@@ -187,17 +187,17 @@ def _(answer):
         figures = dict(n=8, ab=sum(ab) / 2, ab_grey=grey, psnr=24., psnr_grey=23.,
                        ci=dict(ab=ab, psnr=[20., 28.]))
         said[name] = tried(answer, figures)
-        if said[name] not in (True, False): return 'it should say True or False'
+        if said[name] not in (True, False): return 'it should return True or False'
     if said['over'] and said['below']:
-        return 'it says True where a part of the interval lies above grey'
-    if said['above']: return 'it says True where grey is closer to the truth'
+        return 'it returns True where a part of the interval lies above grey'
+    if said['above']: return 'it returns True where grey is closer to the truth'
     if not (said['below'] and said['far']):
-        return 'it says False although the whole interval lies below grey'
+        return 'it returns False although the whole interval lies below grey'
 
 # %% ../../nbs/course/13_judges_last.ipynb #5b8c95ab
-@exercise(6, 1, 'With T going to 0 it becomes the likeliest class: try it on the point above.')
+@exercise(7, 1, 'As T goes to 0 it becomes the likeliest class: try it on the pixel above.')
 def _(answer):
-    "a function (scores, bins, T) that gives the annealed mean, (n, 2, h, w)"
+    "a function (scores, bins, T) that returns the annealed mean, (n, 2, h, w)"
     from colorgan.nets.light import AnnealedMean
     for T in (1., .38, .1):
         scores, bins = torch.randn(2, 9, 3, 4) * 3, torch.rand(9, 2) * 2 - 1
@@ -207,16 +207,16 @@ def _(answer):
         if torch.allclose(out.float(), AnnealedMean(bins, 1.)(scores), atol=1e-4):
             return 'T makes no difference in it'
         if torch.allclose(out.float(), AnnealedMean(bins, 1 / T)(scores), atol=1e-4):
-            return 'T works the wrong way round: a small one should sharpen'
-        return ('on random scores it gives another colour: do the sharpened probabilities sum '
+            return 'T works the wrong way round: a small T should sharpen'
+        return ('on random scores it gives another color: do the sharpened probabilities sum '
                 'to 1 over the classes?')
 
 # %% ../../nbs/course/13_judges_last.ipynb #5c134ee2
-@exercise(6, 2,
-          'Such channels are simply put beside L: the first layer gets four inputs instead of '
-          'one.')
+@exercise(7, 2,
+          'Such channels are concatenated with L: the first layer gets four channels instead '
+          'of one.')
 def _(answer):
-    "a function (hints, h, w) that gives the channels a, b and mask, (3, h, w)"
+    "a function (hints, h, w) that returns the channels a, b and mask, (3, h, w)"
     rng = np.random.default_rng()
     h, w = (int(n) for n in rng.integers(6, 12, 2))
     hints = [(int(rng.integers(h)), int(rng.integers(w)), *rng.uniform(-80, 80, 2))
@@ -228,14 +228,14 @@ def _(answer):
         return 'without hints all three channels should be zero'
     out = np.asarray(tried(answer, hints, h, w, like=right), np.float32)
     if not np.allclose(out[2], right[2]):
-        return 'the mask is not 1 at the hints and 0 elsewhere (a hint may be grey, too)'
+        return 'the mask is not 1 at the hints and 0 elsewhere (a hint may be grey too)'
     if not np.allclose(out[:2], right[:2], atol=1e-3):
-        return 'the mask is right, a and b are not: where two hints meet, the later one wins'
+        return 'the mask is right, but a and b are not: where two hints meet, the later one wins'
 
 # %% ../../nbs/course/13_judges_last.ipynb #c310a066
-@exercise(6, 3, 'DDColor refines its hundred tokens by attending to the photo before it uses them.')
+@exercise(7, 3, 'DDColor refines its hundred tokens by attending to the photo before it uses them.')
 def _(answer):
-    "a function (features, keys, colours) that gives colours by attention over tokens, (p, 2)"
+    "a function (features, keys, colors) that returns colors by attention over tokens, (p, 2)"
     for d in (4, 16, 64):
         f, k, c = torch.randn(10, d), torch.randn(5, d), torch.randn(5, 2)
         out, agree = tried(answer, f, k, c, like=c.new_zeros(10, 2)).float(), f @ k.T
@@ -245,8 +245,8 @@ def _(answer):
             return ('the agreement is not divided by the root of d: does it know how many '
                     'numbers a feature has?')
         if same((agree / d ** .5).softmax(0)):
-            return 'the softmax goes over the pixels: each pixel should share out its attention'
-        return 'on random features the colours differ: agreement, softmax, mean of colours'
+            return 'the softmax runs over the pixels: for each pixel, the weights of the tokens should sum to 1'
+        return 'on random features the colors are wrong: agreement, softmax, then the mean of colors'
 
 # %% ../../nbs/course/13_judges_last.ipynb #468656bd
 def _halves(n, d=64, seed=0):
@@ -254,9 +254,9 @@ def _halves(n, d=64, seed=0):
     g = torch.Generator().manual_seed(seed)
     return frechet(torch.randn(n, d, generator=g), torch.randn(n, d, generator=g))
 
-@exercise(6, 4, "And FID's vectors have 2,048 numbers, not 64.")
+@exercise(7, 4, "And FID's vectors have 2,048 numbers, not 64.")
 def _(answer):
-    "the smallest power of two with which the two halves seem less than 1 apart"
+    "the smallest power of two at which the two halves seem less than 1 apart"
     n = number(answer)
     if n < 2 or n != 2 ** round(math.log2(n)): return 'that is no power of two'
     n = int(min(n, 2 ** 15))
@@ -264,19 +264,19 @@ def _(answer):
     if _halves(n // 2) < 1: return 'with half as many they are below 1 already'
 
 # %% ../../nbs/course/13_judges_last.ipynb #5cbf9458
-@exercise(6, 5, 'Try it on any two rows of two papers. It will not often say True.')
+@exercise(7, 5, 'Try it on any two rows of two papers. It will rarely return True.')
 def _(answer):
-    "a function of two records that says whether their FIDs may be laid side by side"
+    "a function of two records that says whether their FIDs may be compared"
     record = dict(model='A', fid=3.9, photos='ImageNet val', n=5000, size=256, resize='crop',
                   inception='torchvision')
     said = lambda **changes: tried(answer, record, record | dict(model='B', fid=5.1) | changes)
-    if said() is not True and said() != True: return 'it does not say True of two records that differ in model and FID only' # noqa: E712
+    if said() is not True and said() != True: return 'it does not return True for two records that differ only in model and FID' # noqa: E712
     for key, other in dict(photos='COCO', n=50000, size=512, resize='squeeze',
                            inception='TensorFlow').items():
         if said(**{key: other}):
-            return 'it says True although something differs between the two measurements'
+            return 'it returns True although the two measurements differ'
     for key in ('photos', 'n', 'size', 'resize', 'inception'):
         some = {k: v for k, v in record.items() if k != key}
         try: both = [tried(answer, r, r | dict(model='B')) for r in (record | {key: None}, some)]
-        except KeyError: return 'it stumbles over a record in which something is missing'
-        if any(both): return 'it says True although nobody wrote down how one thing was done'
+        except KeyError: return 'it raises an error for a record with a missing key'
+        if any(both): return 'it returns True although one thing is not known'

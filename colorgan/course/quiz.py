@@ -113,8 +113,10 @@ class Pairs:
         return show_sheet([self.row(i) for i in range(len(self))], ['left', 'right'],
                           [f'pair {i + 1}' for i in range(len(self))], height=self.height)
     def answer(self, said): # 'left' or 'right', or how that begins
-        "Say which photo of the next pair is real; raises `ColorganError` if that is no side, or if all is said"
-        side = next((s for s in ('left', 'right') if said and s.startswith(str(said).lower())), None)
+        """Say which photo of the next pair is real; raises `ColorganError` if that is no side,
+        or if all is said"""
+        side = next((s for s in ('left', 'right') if said and s.startswith(str(said).lower())),
+                    None)
         if not side: raise ColorganError(f"{said!r} is no side: say 'left' or 'right'")
         if self.done: raise ColorganError(f'all {len(self)} pairs are answered: see rate()')
         i = len(self.answers)
@@ -125,7 +127,8 @@ class Pairs:
     def load(self, path):
         "Go on from answers that were saved; raises `ColorganError` if they belong to another quiz"
         answers = read_answers(path)
-        if [(a['pair'], a['left']) for a in answers] != list(zip(self.order, self.left))[:len(answers)]:
+        if [(a['pair'], a['left'])
+            for a in answers] != list(zip(self.order, self.left))[:len(answers)]:
             raise ColorganError(f'{path} holds the answers to another quiz: give the same photos '
                                 'and the same seed')
         self.answers = answers
