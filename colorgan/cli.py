@@ -452,6 +452,35 @@ def _demo_words(p):
     p.add_argument('--minutes', type=float, default=2., metavar='N',
                    help='how long to train, both stages together (default: 2)')
 
+# %% ../nbs/12_cli.ipynb #b4de0002
+def _grade(a):
+    from colorgan.course.grade import grade_folder
+    print('This runs strangers\' code as you. For a class that you do not know, use a container: '
+          'see --help.')
+    rows = grade_folder(a.folder, a.csv, a.minutes, a.walks, a.points)
+    print(f"{len(rows)} students, {sum(bool(r['failed']) for r in rows)} with something that "
+          f"failed. The table is {a.csv}.")
+
+# %% ../nbs/12_cli.ipynb #b4de0003
+def _grade_words(p):
+    p.add_argument('folder', metavar='FOLDER',
+                   help='of hand-ins: a folder, a zip or a notebook for each student. It is '
+                        'only read')
+    p.add_argument('--csv', required=True, metavar='FILE',
+                   help='the table to write, one row for each student')
+    p.add_argument('--minutes', type=float, default=10., metavar='N',
+                   help='that a notebook may run (default: 10)')
+    p.add_argument('--walks', type=_numbers, metavar='N,N,…',
+                   help='the walk-throughs that were set (default: those that somebody handed '
+                        'in)')
+    p.add_argument('--points', type=float, default=30., metavar='N',
+                   help='for all exercises (default: 30)')
+    p.epilog += ('; each notebook runs in its own process and copy, under your account: it can '
+                 'read your files and use your network. In a container it cannot: docker run '
+                 '--rm --network none --read-only --tmpfs /tmp --memory 6g --pids-limit 256 '
+                 '--user UID -v FOLDER:/in:ro -v MARKS:/out IMAGE colorgan grade /in --csv '
+                 '/out/marks.csv')
+
 # %% ../nbs/12_cli.ipynb #81279d14
 commands = dict(
     demo=(_demo, _demo_words, 'see what it does: colorize and train on bundled photos',
@@ -479,7 +508,9 @@ commands = dict(
          'colorgan app --port 8866'),
     page=(_page, _page_words,
           'write a web page that colorizes in the browser, for any static host',
-          'colorgan page --out site'))
+          'colorgan page --out site'),
+    grade=(_grade, _grade_words, 'run the notebooks of a class and judge them again',
+           'colorgan grade hand-ins --csv marks.csv'))
 
 # %% ../nbs/12_cli.ipynb #2e5a32f1
 def parser() -> argparse.ArgumentParser:
@@ -509,6 +540,13 @@ def _warnings_as_sentences():
     finally: warnings.showwarning = before
 
 # %% ../nbs/12_cli.ipynb #38d57e2b
+def _or_interrupt(e):
+    "The Ctrl-C that a module in C turned into an `ImportError`; else `e`"
+    cause = e if isinstance(e, ImportError) else None
+    while cause and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__cause__ or cause.__context__
+    return cause or e
+
 def main(argv=None) -> int: # the exit status: 0, or 2 after an error, 1 if some photos failed, 130 after Ctrl-C
     "The `colorgan` command"
     if not sys.warnoptions: warnings.simplefilter('ignore')
@@ -524,5 +562,6 @@ def main(argv=None) -> int: # the exit status: 0, or 2 after an error, 1 if some
         return 141
     except (Exception, KeyboardInterrupt) as e:
         if os.environ.get('COLORGAN_DEBUG'): raise
+        e = _or_interrupt(e)
         print(f'colorgan: {_sentence(e)}', file=sys.stderr)
         return 130 if isinstance(e, KeyboardInterrupt) else 2

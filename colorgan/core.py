@@ -176,7 +176,7 @@ def open_url(url, have, timeout, tag=''):
     return got[0]
 
 # %% ../nbs/core.ipynb #96d24aac
-def _append(response, f, have, known, patience):
+def _append(response, url, f, have, known, patience):
     """Writes what the server sends to the file `f`, from `have` on, or from the start if the server sends all.
     Raises `OSError` if less comes than the server said, or if nobody can tell (unless the
     checksum is `known`), or too slowly."""
@@ -189,7 +189,7 @@ def _append(response, f, have, known, patience):
         raise ConnectionError('the server sent another part of the file')
     f.truncate(start)
     f.seek(start)
-    with _shown(f, total, response.url) as show:
+    with _shown(f, total, url) as show:
         mark, until = start, time.monotonic() + patience
         read = getattr(response, 'read1', response.read) # what has come, not all of a megabyte
         while block := read(1 << 20):
@@ -281,7 +281,7 @@ def _download(url, f, tag, known, timeout):
         if r.status != 206: have = 0
         if not have: f.truncate(0)
         write_whole(tag, b'' if now.startswith('W/') else now.encode())
-        _append(r, f, have, known, 4 * timeout)
+        _append(r, url, f, have, known, 4 * timeout)
 
 @contextmanager
 def only_one(path):

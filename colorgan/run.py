@@ -22,14 +22,14 @@ from .core import ColorganError, check_number, photo_name
 from .critic import create_critic
 from .data import default_device, get_dls
 from .engine.callbacks import (ColourMetrics, Finite, Interruptible, RunLog, Schedule,
-                                       first_photos,
-    predict_rgb, save_image, tracked, tracker_names)
+                                       first_photos, predict_rgb, save_image, tracked,
+                                       tracker_names, weights_are_finite)
 from .engine.checkpoint import CheckpointCallback, Checkpoints, StartAt, rng_state, set_rng_state
 from colorgan.engine.distributed import (DistributedAverage, all_reduce_max, broadcast_first,
                                          process_group, rank,
     shard_dls, world_size)
 from .engine.drive import mirrored
-from .engine.fast import auto_bs, best_precision, fast_math, precision, try_compile
+from .engine.fast import auto_bs, fast_math, native_precision, precision, try_compile
 from .engine.folder import RunFolder, interrupted_runs, status
 from .engine.learner import EMA, Clock
 from .engine.order import callback_of
@@ -185,7 +185,8 @@ def fit_stage(run, # the `Run`
     stop, finite = Interruptible(), Finite(run.folder.path, 16 if device.type == 'cuda' else 1)
     checkpoint = CheckpointCallback(run.checkpoints, number, clock, stop, run.minutes,
                                     run.state, run.extra_state,
-                                    ema, average, finite.sound)
+                                    ema, average,
+                                    lambda: finite.sound() and weights_are_finite(learn.model))
     schedule = Schedule(clock, recipe.schedule, recipe.warmup,
                         recipe.drop_at if stage == 'gan' else 0.)
     metrics = ColourMetrics(batch=run.watched, ema=ema)
@@ -200,6 +201,10 @@ def fit_stage(run, # the `Run`
         raise ColorganError(f'the loss of step {finite.bad} is not finite: its batch is in '
                             f'{batch}; '
                             'try a smaller learning rate, or clip=1')
+    if all_reduce_max(not weights_are_finite(learn.model)):
+        raise ColorganError('some weights or running statistics are no longer finite, although '
+                            'every loss was: go on from the last checkpoint with --resume '
+                            '--amp fp32')
     if not rank(): run.save_stage(number, stage, learn, gen, not stop.cut, last)
     run.state = None
     if all_reduce_max(stop.requested):
@@ -332,12 +337,13 @@ def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
         new = [f'net.{part}' for part in getattr(gen.net, 'begins_at_zero', ())]
         if init: fill(gen, load_tensors(init), f'the weights of {init}', new)
         with run_folder(out, drive) as path:
-            amp = amp or best_precision(device, gen)
+            amp = native_precision(device, amp, gen)
+            gan = 'gan' in has and bool(recipe.gan_epochs or gan_minutes)
             if bs == 'auto':
                 def as_begun_or_largest():
                     begun = RunFolder(path).settings()
                     return (begun['recipe']['bs'] if begun
-                            else auto_bs(recipe, device, len(dls.train_ds), amp))
+                            else auto_bs(recipe, device, len(dls.train_ds), amp, gan))
                 recipe = replace(recipe, bs=broadcast_first(as_begun_or_largest))
                 dls = photos(recipe)
             settings = dict(data=plain(data), valid=plain(valid), seed=seed,

@@ -1,22 +1,35 @@
 """Fuzzing of all that comes from elsewhere: photos, `model.json`, graphs, the files of a run. Whatever is in them, the answer is a
 result or one sentence.
 
-Seconds here, minutes in `make slow`, an hour in the nightly workflow: COLORGAN_FUZZ is the number of examples."""
+A hundred examples each here; `python tests/test_fuzz.py --minutes 5` goes on for minutes in `make slow`, for an hour in the nightly workflow: guided
+by the lines that an example reaches where `atheris` is installed, otherwise with new examples in each round."""
+import argparse
 import json
 import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import nullcontext
+from importlib.util import find_spec
+from pathlib import Path
 
 import onnx
-import pytest
 
-pytest.importorskip('hypothesis')
-from hypothesis import HealthCheck, given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from colorgan.colorizer import OnnxNet  # noqa: E402
-from colorgan.core import ColorganError  # noqa: E402
-from colorgan.engine.folder import RunFolder, status  # noqa: E402
-from colorgan.nets.weights import bundled_weights, read_model_json  # noqa: E402
-from colorgan.photos.files import read_photo  # noqa: E402
+if '--one' in sys.argv:
+    import atheris
+    watched = atheris.instrument_imports(include=['colorgan', 'PIL'])
+else: watched = nullcontext()
+with watched:
+    from colorgan.colorizer import OnnxNet
+    from colorgan.core import ColorganError
+    from colorgan.engine.folder import RunFolder, status
+    from colorgan.nets.weights import bundled_weights, read_model_json
+    from colorgan.photos.files import read_photo
 
 light = bundled_weights()['light']
 fuzz = settings(max_examples=int(os.environ.get('COLORGAN_FUZZ', 100)), deadline=None,
@@ -50,16 +63,14 @@ def fuzzed_json(fields):
 info = {k: v for k, v in json.loads((light/'model.json').read_text()).items() if k == 'recipe'}
 
 
-@pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-    target = tmp_path_factory.mktemp('fuzz')
-    os.symlink(light/'model.safetensors', target/'model.safetensors')
-    return target
+place = tempfile.TemporaryDirectory()
+folder = Path(place.name)
+os.symlink(light/'model.safetensors', folder/'model.safetensors')
 
 
 @fuzz
 @given(data=st.data())
-def test_fuzzed_model_json(folder, data):
+def test_fuzzed_model_json(data):
     content = data.draw(fuzzed_json([*info['recipe'], 'recipe'])(info))
     (folder/'model.json').write_bytes(content)
     try: recipe = read_model_json(folder)['recipe']
@@ -69,7 +80,7 @@ def test_fuzzed_model_json(folder, data):
 
 @fuzz
 @given(data=st.data())
-def test_fuzzed_run_files(folder, data):
+def test_fuzzed_run_files(data):
     good = {'run.json': dict(recipe=dict(name='light'), seed=1),
             'progress.json': dict(stage='gan', epoch=6, epochs=20, batch=31, batches=125, share=.3, left=220, photos_per_s=85.2, host='x', time=1.),
             'log.jsonl': dict(stage='gan', epoch=5, ab_error=10.81)}
@@ -84,7 +95,7 @@ def test_fuzzed_run_files(folder, data):
 
 @fuzz
 @given(data=st.data())
-def test_fuzzed_graph(folder, data):
+def test_fuzzed_graph(data):
     model = onnx.load(light/'model.onnx')
     field = data.draw(st.sampled_from(['stride', 'size', 'weights']))
     props = {p.key: p.value for p in model.metadata_props}
@@ -105,3 +116,40 @@ def test_fuzzed_photos(data):
     try: photo = read_photo(content)
     except ColorganError as e: assert '\n' not in str(e)
     else: assert photo.image.mode in ('L', 'RGB')
+
+
+tests = {name: f for name, f in globals().copy().items() if name.startswith('test_')}
+
+
+def guided(name, seconds):
+    "Fuzz one test in this process, which then ends, with the corpus of earlier nights"
+    corpus = Path('.fuzz')/name
+    corpus.mkdir(parents=True, exist_ok=True)
+    if not any(corpus.iterdir()): # an example is drawn from bytes: a few are not enough for one
+        for i in range(16): (corpus/f'seed{i}').write_bytes(random.Random(i).randbytes(4096))
+    atheris.Setup([sys.argv[0], f'-max_total_time={seconds}', '-timeout=60', '-max_len=8192', '-len_control=0', f'-artifact_prefix={corpus}-', str(corpus)], tests[name].hypothesis.fuzz_one_input)
+    atheris.Fuzz()
+
+
+def main(minutes):
+    "Fuzz each test for its share of `minutes`; the exit status says whether all held"
+    failed = 0
+    for name in tests:
+        end, share = time.monotonic() + 60 * minutes / len(tests), int(60 * minutes / len(tests))
+        if find_spec('atheris'):
+            failed |= subprocess.run([sys.executable, __file__, '--one', name, '--seconds', str(share)]).returncode
+            continue
+        while time.monotonic() < end and not failed:
+            failed |= subprocess.run([sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', f'{__file__}::{name}'],
+                                     env=os.environ | dict(COLORGAN_FUZZ='2000')).returncode
+    return failed
+
+
+if __name__ == '__main__':
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--minutes', type=float, default=5)
+    parser.add_argument('--one', help=argparse.SUPPRESS)
+    parser.add_argument('--seconds', type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one: guided(args.one, args.seconds)
+    else: sys.exit(main(args.minutes))

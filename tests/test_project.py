@@ -13,6 +13,7 @@ import venv
 from pathlib import Path
 
 import pytest
+import yaml
 
 pytest.importorskip('nbdev',
                     reason='these checks are for the development environment, not for Colab')
@@ -244,6 +245,47 @@ def test_actions_are_pinned():
             for line in re.findall(r'uses: (.+)', p.read_text(encoding='utf-8'))]
     assert uses and [u for u in uses
                      if not re.fullmatch(r'\./\S+|[\w./-]+@[0-9a-f]{40} # v[\d.]+', u)] == []
+
+
+workflows = sorted((root/'.github'/'workflows').glob('*.yml'))
+
+
+@pytest.mark.parametrize('path', workflows, ids=lambda p: p.stem)
+def test_workflow(path):
+    "It parses; jobs end, and may write no more than they must; what they run is there; pip is never offered a second index beside PyPI."
+    text = path.read_text(encoding='utf-8')
+    workflow = yaml.safe_load(text)
+    assert {'name', True, 'permissions', 'jobs'} <= workflow.keys() # YAML reads `on` as True
+    assert set(workflow['permissions'].values()) <= {'read'} and 'extra-index' not in text.lower().replace('_', '-')
+    for job in workflow['jobs'].values():
+        if 'uses' in job: continue
+        assert job['timeout-minutes'] <= 90 and job['runs-on'] == 'ubuntu-latest'
+        for step in job['steps']:
+            assert ('uses' in step) != ('run' in step)
+            if step.get('uses', '').startswith('actions/checkout'): assert step['with']['persist-credentials'] is False
+            for file in re.findall(r'(?<![\w/])(?:\.github|\.ci|tools|tests)/[\w./-]+', step.get('run', '')): assert (root/file).exists(), file
+
+
+def test_what_is_published_is_built_by_pinned_tools():
+    jobs = yaml.safe_load((root/'.github'/'workflows'/'release.yml').read_text(encoding='utf-8'))['jobs']
+    runs = '\n'.join(step.get('run', '') for step in jobs['build']['steps'])
+    assert re.findall('pip install .*', runs) == ['pip install --require-hashes --no-deps --only-binary=":all:" -r .github/requirements/build.txt']
+    assert '-m build --no-isolation' in runs
+    uses = [step['uses'].partition('@')[0] for step in jobs['publish']['steps']]
+    assert uses[-3:] == ['actions/attest-build-provenance', 'actions/attest', 'pypa/gh-action-pypi-publish'] and not any('run' in s for s in jobs['publish']['steps'])
+    assert {'test', 'build', 'describe'} <= set(jobs['publish']['needs'])
+    assert [name for name, job in jobs.items() if 'write' in job.get('permissions', {}).values()] == ['publish']
+
+
+@pytest.mark.parametrize('path', sorted((root/'.github'/'requirements').glob('*.in')), ids=lambda p: p.stem)
+def test_tools_are_pinned_by_hash(path):
+    from packaging.requirements import Requirement
+    entries = re.sub(r'\s*\\\n\s*', ' ', re.sub(r'(?m)^\s*#.*\n?', '', path.with_suffix('.txt').read_text(encoding='utf-8'))).split('\n')
+    pinned = {}
+    for entry in filter(None, map(str.strip, entries)):
+        name, version, hashes = re.fullmatch(r'([\w.-]+)==(\S+)((?: --hash=sha256:[0-9a-f]{64})+)', entry).groups()
+        pinned[name] = version
+    for wanted in map(Requirement, path.read_text(encoding='utf-8').split()): assert wanted.specifier.contains(pinned[wanted.name])
 
 
 def test_ruff(): sh(sys.executable, '-m', 'ruff', 'check', '--no-cache', '.')

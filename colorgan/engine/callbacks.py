@@ -52,6 +52,8 @@ class Schedule(LinkedCallback):
         factor = lr_factor(self.clock.share(), self.schedule, self.warmup, self.drop_at)
         self.opt.set_hyper('lr', [lr * factor for lr in self.lrs])
     def after_fit(self): self.opt.set_hyper('lr', self.lrs)
+    def after_error(self):
+        if hasattr(self, 'lrs'): self.after_fit()
 
 # %% ../../nbs/engine/01_callbacks.ipynb #d7259dea
 class Interruptible(Callback):
@@ -197,9 +199,16 @@ class RunLog(LinkedCallback):
         self.folder.put(png, lambda: save_image(sheet, png))
         for show in self.viewers: show(sheet)
 
+# %% ../../nbs/engine/01_callbacks.ipynb #23311044
+def weights_are_finite(model) -> bool: # running statistics included
+    "Whether all numbers in a module are finite"
+    tensors = [t for t in model.state_dict().values() if t.is_floating_point()]
+    return torch.stack([t.isfinite().all() for t in tensors]).all().item()
+
 # %% ../../nbs/engine/01_callbacks.ipynb #f1ccaa1a
 class Finite(Callback):
-    "Stop at a loss that is not finite; `bad` is then the step, and the batch is in `nonfinite.pt`"
+    """Stop at a loss that is not finite; `bad` is then the step, and the batch is in
+    `nonfinite.pt`. After an epoch, stop if weights are not finite."""
     order, run_valid = order_of('Finite'), False
     def __init__(self, folder, # where to save the batch
                  every=16, # steps between two looks
@@ -213,7 +222,10 @@ class Finite(Callback):
         self.steps.append(self.last)
     def after_batch(self):
         kept = sum(t.nbytes for s in self.steps for t in (s[2][0], s[3][0]))
-        if len(self.steps) >= self.every or kept > self.most or self.iter + 1 == self.n_iter: self.look()
+        if len(self.steps) >= self.every or kept > self.most: self.look()
+    def after_train(self):
+        self.look()
+        if all_reduce_max(not weights_are_finite(self.model)): raise CancelFitException()
     def sound(self) -> bool: # of this process alone
         "Whether all losses since the last look are finite"
         losses = [loss for _, loss, *_ in self.steps]

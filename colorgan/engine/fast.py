@@ -8,16 +8,17 @@ Docs: https://colorgan.github.io/colorgan/engine/fast.html.md"""
 __all__ = ['best_precision', 'precision', 'fast_math', 'auto_bs', 'try_compile']
 
 # %% ../../nbs/engine/05_fast.ipynb #8b055d4b
-import torch
+import gc, torch
 from contextlib import contextmanager
 from fastai.callback.core import CancelStepException
 from fastai.callback.fp16 import MixedPrecision
+from fastai.data.core import DataLoaders
+from fastai.data.load import DataLoader
 from ..core import ColorganError
-from ..critic import create_critic
-from .learner import create_opt_func
-from ..gan import GAN, GANLoss, gan_splitter
+from ..gan import gan_learner
 from ..generator import create_gen
-from ..loss import ColourLoss
+from ..pretrain import pretrain_learner
+from ..recipes import replace
 
 # %% ../../nbs/engine/05_fast.ipynb #609b6c8a
 def autocast(device, # torch device
@@ -37,8 +38,8 @@ class AnyDeviceMixedPrecision(MixedPrecision):
         self.in_a_row = 0
         device, amp = self.dls.device, self.amp_mode.value
         self.autocast = autocast(device, amp)
-        self.learn.scaler, self.scales = torch.amp.GradScaler(device.type,
-                                                              enabled=amp == 'fp16'), []
+        scaler = torch.amp.GradScaler(device.type, enabled=amp == 'fp16', **self.kwargs)
+        self.learn.scaler, self.scales = scaler, []
     def before_batch(self):
         super().before_batch()
         self.inside = True
@@ -46,6 +47,9 @@ class AnyDeviceMixedPrecision(MixedPrecision):
         if self.inside: self.autocast.__exit__(None, None, None)
         self.inside = False
     after_loss = after_cancel_batch = after_error = _leave
+    def after_fit(self):
+        self._leave() # if another callback ended the training in the middle of a batch
+        super().after_fit()
     def before_step(self):
         try: super().before_step()
         except CancelStepException:
@@ -70,19 +74,28 @@ def best_precision(device, # torch device
     return ('bf16' if native and not by_channel
             and sum(p.numel() for p in gen.parameters()) > 1e7 else 'fp32')
 
+# %% ../../nbs/engine/05_fast.ipynb #971edbee
+def native_precision(device, # torch device
+                     amp=None, # 'fp32', 'fp16' or 'bf16'; None: see `best_precision`
+                     gen=None, # the generator
+                    ) -> str: # 'fp32', 'fp16' or 'bf16'
+    """The precision asked for, or float16 with a sentence where bfloat16 would be emulated;
+    raises `ColorganError` with what may be asked for"""
+    if amp not in (None, 'fp32', 'fp16', 'bf16'):
+        raise ColorganError(f'there is no precision {amp!r}: choose one of fp32, fp16, bf16')
+    if amp is None: return best_precision(device, gen)
+    if amp != 'bf16' or getattr(device, 'type', '') != 'cuda': return amp
+    if torch.cuda.is_bf16_supported(including_emulation=False): return amp
+    print('This GPU computes bf16 only by emulation, many times slower: fp16 is taken.')
+    return 'fp16'
+
 # %% ../../nbs/engine/05_fast.ipynb #70c56d5d
 def precision(device, # torch device
               amp=None, # 'fp32', 'fp16' or 'bf16'; None: see `best_precision`
               gen=None, # the generator
              ) -> list: # of callbacks
     "The callbacks for the precision asked for; raises `ColorganError` with what may be asked for"
-    if amp not in (None, 'fp32', 'fp16', 'bf16'):
-        raise ColorganError(f'there is no precision {amp!r}: choose one of fp32, fp16, bf16')
-    if amp is None: amp = best_precision(device, gen)
-    if (amp == 'bf16' and getattr(device, 'type', '') == 'cuda'
-            and not torch.cuda.is_bf16_supported(including_emulation=False)):
-        print('This GPU computes bf16 only by emulation, many times slower: fp16 is taken.')
-        amp = 'fp16'
+    amp = native_precision(device, amp, gen)
     return [] if amp == 'fp32' else [AnyDeviceMixedPrecision(amp)]
 
 # %% ../../nbs/engine/05_fast.ipynb #7e6c50b6
@@ -101,17 +114,23 @@ def fast_math(device): # torch device
 def trial_step(recipe, # a `Recipe`
                bs, # photos in the batch
                device, # torch device
-               amp='fp32', # precision, see `precision`
-               steps=2): # the first makes the optimizer's averages, the second has them in memory as well
-    "Train new networks for two steps, and forget them"
-    gan = GAN(create_gen(recipe, pretrained=False), create_critic(recipe)).to(device).train()
-    opt = create_opt_func(recipe, recipe.betas)([ps for ps in gan_splitter(gan) if ps], lr=1e-6)
-    loss = GANLoss(gan, recipe) if recipe.gan_epochs else ColourLoss(recipe, gan.gen)
-    for _ in range(steps):
-        x, y = gan.gen.space.encode(torch.rand(bs, 3, recipe.size, recipe.size, device=device))
-        with autocast(device, amp): l = loss(gan(x), y)
-        l.backward(); opt.step(); opt.zero_grad()
-        if recipe.ema: average = [t.clone() for t in gan.gen.state_dict().values()] # noqa: F841
+               amp='fp32', # 'fp32', 'fp16' or 'bf16'
+               gan=None, # whether there is a second stage; None: as the recipe says
+               cbs=()): # more callbacks
+    "Train new networks for two batches of noise, and forget them"
+    # photos of the full size, and in each batch both networks take a step
+    recipe = replace(recipe, sizes=(), growing=False, n_critic=1, n_critic_late=0, critic_warmup=0)
+    gen = create_gen(recipe, pretrained=False)
+    batch = gen.space.encode(torch.rand(bs, 3, recipe.size, recipe.size, device=device))
+    # the first batch makes the optimizer's averages
+    dls = DataLoaders(DataLoader([batch, batch], bs=None), DataLoader([batch], bs=None), device=device)
+    gan = recipe.gan_epochs if gan is None else gan
+    learn = (gan_learner if gan else pretrain_learner)(dls, recipe, gen)
+    # photos that a run watches, and batches that `Finite` keeps
+    others = torch.empty(128_000_000, dtype=torch.uint8, device=device) # noqa: F841
+    # at this scale no step is skipped
+    half = [AnyDeviceMixedPrecision(amp, init_scale=1.)] if amp != 'fp32' else []
+    with learn.no_bar(), learn.no_logging(), fast_math(device): learn.fit(1, cbs=[*half, *cbs])
 
 # %% ../../nbs/engine/05_fast.ipynb #7105e90f
 batch_sizes = [n for i in range(9, 0, -1) for n in (2**i, 3 * 2**(i - 2)) if n == int(n)] + [1]
@@ -125,6 +144,8 @@ def largest_bs(step, # function of a batch size, which makes a step with it
         raise ColorganError('--bs auto needs Accelerate: pip install accelerate') from None
     left = iter([int(n) for n in batch_sizes if n <= most] + [0])
     def tried(batch_size):
+        gc.collect() # what the last trial has left
+        if torch.cuda.is_available(): torch.cuda.empty_cache()
         step(batch_size)
         return batch_size
     try: return find_executable_batch_size(tried, next(left), lambda: next(left))()
@@ -137,11 +158,12 @@ def largest_bs(step, # function of a batch size, which makes a step with it
 def auto_bs(recipe, # a `Recipe`, whose own batch size is taken on a processor
             device, # torch device
             photos, # how many there are to train on
-            amp='fp32', # precision
+            amp='fp32', # 'fp32', 'fp16' or 'bf16'
+            gan=None, # whether there is a second stage; None: as the recipe says
            ) -> int:
     "The batch size that fills a GPU. A processor has no memory of its own, and no use for larger batches."
     if device.type == 'cpu': bs = recipe.bs
-    else: bs = largest_bs(lambda bs: trial_step(recipe, bs, device, amp), photos)
+    else: bs = largest_bs(lambda bs: trial_step(recipe, bs, device, amp, gan), photos)
     print(f'Batches of {bs} photos.')
     return bs
 

@@ -8,7 +8,7 @@ Docs: https://colorgan.github.io/colorgan/engine/learner.html.md"""
 __all__ = ['create_opt_func', 'Clock', 'EMA', 'ab_error', 'GreyTarget', 'norm_gap', 'make_learner']
 
 # %% ../../nbs/engine/00_learner.ipynb #6a728ce4
-import fastai.callback.fp16, fastai.callback.schedule, time # noqa: F401
+import fastai.callback.fp16, fastai.callback.schedule, time, traceback # noqa: F401
 import numpy as np, torch, torch.nn.functional as F
 from functools import partial
 from contextlib import contextmanager
@@ -130,6 +130,9 @@ class EMA(Callback):
     def after_fit(self):
         if not self.swapped: self.swap()
         self.average, self.live, self.swapped = None, None, False
+    def after_error(self):
+        if self.swapped: self.swap() # it happened in a validation: the live weights go back
+        self.average, self.live = None, None
 
 # %% ../../nbs/engine/00_learner.ipynb #f1b6301e
 class _DeviceLoss(AvgSmoothLoss):
@@ -137,8 +140,9 @@ class _DeviceLoss(AvgSmoothLoss):
     def reset(self): self.count, self.val = 0, torch.tensor(0.)
     def accumulate(self, learn):
         self.count += 1
-        self.val = torch.lerp(learn.loss.detach().float(), self.val.to(learn.loss.device),
-                              self.beta)
+        loss, val = learn.loss.detach().float(), self.val.to(learn.loss.device)
+        # a step that fp16 skips may have an infinite loss: the mean does not stay there
+        self.val = torch.where(loss.isfinite(), torch.lerp(loss, val, self.beta), val)
 
 class QuietRecorder(Recorder):
     "fastai's recorder, fetching the losses once an epoch"
@@ -313,6 +317,7 @@ class _Learner(Learner):
         try: super()._with_events(f, event_type, *args, **kwargs)
         except BaseException as e:
             if event_type == 'fit': self._clean_up()
+            if isinstance(e, torch.OutOfMemoryError): traceback.clear_frames(e.__traceback__)
             if isinstance(e, ColorganError): # without the callback's name, which fastai adds
                 e.args = (e.args[0].rpartition(':\n\t')[2],)
             raise

@@ -163,8 +163,10 @@ def _succeeded(future, job, report):
         return True
     except ColorganError as e: report.failed.append(str(e))
     except Exception as e:
-        report.failed.append(f"{label(job.src)} could not be colorized: "
-                             f"{' '.join(str(e).split()) or type(e).__name__}")
+        memory = type(e).__name__ in ('OutOfMemoryError', 'MemoryError')
+        why = 'there is not enough memory' if memory else ' '.join(str(e).split())
+        report.failed.append(f'{label(job.src)} could not be colorized: '
+                             f'{why or type(e).__name__}')
     return False
 
 # %% ../../nbs/use/00_album.ipynb #e644f28a
