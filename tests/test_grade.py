@@ -165,7 +165,7 @@ def test_good_wrong_and_broken(grade):
     assert [r['right'] for r in rows.values()] == [2, 0, 1, 0, 0]
     first = rows['student-01']
     assert first['points'] == round(40 * 2 / first['of'], 1) and first['failed'] == ''
-    assert 'the answer of squared errors' in rows['student-02']['wrong']
+    assert 'squared error' in rows['student-02']['wrong']
     assert 'cell 2: SyntaxError' in rows['student-03']['failed']
     assert 'not a notebook' in rows['student-04']['failed']
     assert 'belongs to no walk-through' in rows['student-05']['failed']
