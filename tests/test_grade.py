@@ -115,7 +115,7 @@ def test_a_class(grade, tmp_path):
     grade.put('student-01/losses.ipynb', book(no_torch, change, third))
     os.symlink(tmp_path/'secret', grade.folder/'student-01'/'link')
     grade.put('student-02_2_losses.ipynb', book(no_torch))
-    grade.put('student-02/again.ipynb', book(no_torch))
+    grade.put('student-02/student-02_2_losses.ipynb', book(no_torch))
     with zipfile.ZipFile(grade.folder/'student-03.zip', 'w') as z:
         z.writestr('mine/notes.ipynb', book())
         z.writestr('../../escaped.txt', 'x')
