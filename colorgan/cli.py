@@ -102,7 +102,8 @@ def _colorize(a):
              if report.there else '')
     failed = f', {len(report.failed)} failed' if report.failed else ''
     where = f' into {out.name}' if a.out is None and report.done else ''
-    print(f'{report.done} colorized{where}, {report.rate:.1f} photos/s{there}{failed}')
+    rate = f', {report.rate:.1f} photos/s' if report.done else ''
+    print(f'{report.done} colorized{where}{rate}{there}{failed}')
     return 0 if not report.failed else 1 if report.done or report.there else 2
 
 # %% ../nbs/12_cli.ipynb #e7175156
@@ -554,6 +555,8 @@ def main(argv=None) -> int: # the exit status: 0, or 2 after an error, 1 if some
     try:
         with _warnings_as_sentences():
             args = parser().parse_args(argv)
+            empty = next((k for k, v in vars(args).items() if v == '' and k != 'suffix'), None)
+            if empty: raise ColorganError(f'the argument {empty} is empty: is a variable empty?')
             status = args.run(args) or 0
             sys.stdout.flush()
             return status

@@ -83,11 +83,18 @@ class PowerLoss:
     names to bytes. Bytes survive if they were flushed; names survive, once all of them and once those of
     flushed folders."""
     def __init__(self, root):
-        self.root, self.flushed, self.pictures = Path(root), {}, []
+        self.root, self.flushed, self.pictures, self.held = Path(root), {}, [], {}
         for p in self.root.rglob('*'):
             if p.is_file(): self.flushed[p.stat().st_ino] = p.read_bytes()
         self.names = self.listing()
-    def listing(self): return {str(p.relative_to(self.root)): p.stat().st_ino for p in self.root.rglob('*') if p.is_file()}
+    def listing(self):
+        "Names and their inodes, which are held: no later file gets the number of one that was deleted"
+        found = {str(p.relative_to(self.root)): p.stat().st_ino for p in self.root.rglob('*') if p.is_file()}
+        for name, ino in found.items():
+            if ino not in self.held: self.held[ino] = real_open(self.root/name, 'rb')
+        return found
+    def close(self):
+        for f in self.held.values(): f.close()
     def __call__(self, kind, path, function, *args, **kwargs):
         try: return function(*args, **kwargs)
         finally:

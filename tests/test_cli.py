@@ -274,6 +274,41 @@ def test_odd_inputs(words, sentence, tmp_path, tiny):
     assert done.returncode == 2 and sentence in done.stderr and done.stderr.count('\n') <= 2 and os.listdir(tmp_path) == ['PIPE'], done.stderr
 
 
+@pytest.mark.parametrize('words', [('evaluate', ''), ('inspect', ''), ('cache', '', '--out', 'x.cache'), ('train', '', '--out', 'run'),
+                                   ('colorize', 'cat.jpg', '--out', ''), ('evaluate', 'cat.jpg', '--json', '')], ids=' '.join)
+def test_an_empty_variable_is_not_the_folder_one_is_in(words, cat, run, monkeypatch):
+    monkeypatch.chdir(cat.parent)
+    before = sorted(os.listdir())
+    status, text = run(*words)
+    assert status == 2 and text.count('\n') == 1 and 'is a variable empty?' in text and sorted(os.listdir()) == before
+
+
+def test_process_substitution_is_told_what_to_do(tmp_path, tiny, cat):
+    "A name such as /dev/fd/63 is a pipe; what comes out of it can be sent to `-`."
+    shell = lambda line: subprocess.run(['bash', '-c', line, 'bash', *map(str, colorgan)], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    done = shell(f'"$@" colorize <(cat {cat}) --out x.png --weights {tiny}')
+    assert done.returncode == 2 and 'is a pipe or a device, not a file: send what comes out of it to `colorgan colorize -`' in done.stderr
+    done = shell(f'"$@" colorize - --out x.png --weights {tiny} < <(cat {cat})')
+    assert done.returncode == 0 and Image.open(tmp_path/'x.png').size == Image.open(cat).size
+
+
+def test_two_photos_for_one_name_are_told_what_to_do(tmp_path, run, tiny):
+    for name in 'a.png', 'a.gif': Image.new('RGB', (40, 32), 'gray').save(tmp_path/name)
+    status, text = run('colorize', tmp_path/'a.png', tmp_path/'a.gif', '--out', tmp_path/'out', '--weights', tiny)
+    assert status == 2 and 'rename one of them, or colorize it by itself' in text and not (tmp_path/'out').exists()
+
+
+def test_a_photo_that_is_too_large_is_named(tmp_path, tiny, monkeypatch, capsys):
+    from colorgan.photos.files import limits
+    monkeypatch.setitem(limits, 'pixels', 2000)
+    (tmp_path/'album').mkdir()
+    Image.new('RGB', (64, 64)).save(tmp_path/'album'/'poster.png')
+    Image.new('RGB', (40, 32)).save(tmp_path/'album'/'small.png')
+    assert main(['colorize', str(tmp_path/'album'), '--out', str(tmp_path/'out'), '--weights', str(tiny)]) == 1
+    assert 'poster.png has more than 0 megapixels: make it smaller first, or, if you trust it, lift the limits (--no-limits)' in capsys.readouterr().err
+    assert os.listdir(tmp_path/'out') == ['small.png']
+
+
 def test_a_stream_without_end_is_given_up(tiny, tmp_path, run, monkeypatch):
     from colorgan.photos.files import limits
     monkeypatch.setitem(limits, 'bytes', 10_000)

@@ -214,6 +214,23 @@ def test_a_run_goes_on_at_another_precision(before, after, tmp_path):
     assert all(t.isfinite().all() for t in load_tensors(tmp_path/'run').values())
 
 
+def test_a_resumed_run_has_the_scale_that_it_had(tmp_path):
+    "With a step that is skipped before, and one after: the weights are those of a run that was left alone."
+    class Stop(Callback):
+        order = 99
+        def after_batch(self):
+            if self.train_iter == 2: raise Stops('here')
+    cbs = lambda *more: lambda stage: [Times(lambda i: i in (0, 4)), *more]
+    words = dict(device='cpu', amp='fp16', checkpoint_minutes=0)
+    quiet(train, 'bundled', recipe, tmp_path/'alone', cbs=cbs(), **words)
+    with pytest.raises(Stops): quiet(train, 'bundled', recipe, tmp_path/'run', cbs=cbs(Stop()), **words)
+    scale = Checkpoints(tmp_path/'run'/'checkpoints').load()['learner']['scaler']['scale']
+    assert scale == 2**15
+    quiet(go_on, tmp_path/'run', device='cpu', cbs=cbs())
+    alone, run = (load_tensors(tmp_path/name) for name in ('alone', 'run'))
+    assert all(torch.equal(t, run[k]) for k, t in alone.items())
+
+
 def test_emulated_bf16_is_not_taken(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda including_emulation=True: including_emulation)
     assert fast.best_precision(gpu) == 'fp16'

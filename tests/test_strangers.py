@@ -111,6 +111,18 @@ def test_published_checksum(tmp_path):
         assert fetch(server.url, tmp_path/'x', sha256=hashlib.sha256(blob).hexdigest()[:8]).read_bytes() == blob
 
 
+def test_weights_without_a_published_checksum_are_told_by_name_and_hash(tmp_path, monkeypatch, capsys):
+    import torch
+    from colorgan.nets.encoder import weights_file
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: tmp_path)
+    digest = hashlib.sha256(blob).hexdigest()
+    with serving() as server:
+        weights_file(server.url, 'net.safetensors')
+        assert capsys.readouterr().out == f'net.safetensors from {server.url}, SHA-256 {digest}.\n'
+        with pytest.raises(ColorganError, match='checksum differs'): weights_file(f'{server.url}/net-{"0" * 8}.pth')
+        assert weights_file(f'{server.url}/net-{digest[:8]}.pth').read_bytes() == blob and capsys.readouterr().out == ''
+
+
 def test_archives_do_not_unfold_without_limit(tmp_path):
     with zipfile.ZipFile(tmp_path/'a.zip', 'w', zipfile.ZIP_DEFLATED) as z: z.writestr('zeros', bytes(60_000_000))
     (tmp_path/'zeros').write_bytes(bytes(60_000_000))

@@ -329,6 +329,7 @@ def _named(name):
 # %% ../../nbs/photos/02_sources.ipynb #3c1536fb
 def _in_path(path):
     "The photos in one folder, zip, cache, list or photo, or in the collection of that name"
+    if path == '': raise ColorganError("there are no photos in '': is a variable empty?")
     p = Path(path)
     if not p.exists(): return _named(str(path))
     if p.is_dir(): return lab_photos(p) if has_lab_arrays(p) else _in_folder(p)
