@@ -61,6 +61,26 @@ def test_it_exports_nothing(walk):
 
 
 @every_walk
+def test_a_reader_meets_no_test_machinery(walk):
+    own = '\n'.join(map(source, cells(walk, 'code')))
+    assert [word for word in ('unittest', 'SimpleNamespace', '_thread', 'rmtree', 'assert ')
+            if word in own] == []
+
+
+@every_walk
+def test_links_and_pictures_survive_a_copy_in_drive(walk):
+    text = '\n'.join(map(source, cells(walk, 'markdown')))
+    assert re.findall(r'\]\((?!https://)[^)]*\)', text) == []
+
+
+@every_walk
+def test_it_ends_with_what_a_chapter_ends_with(walk):
+    end = '\n'.join(source(c) for c in cells(walk, 'markdown')[-2:])
+    assert [part for part in ('## Summary', '**Questions.**', '**Further research.**', '**Next:**')
+            if part not in end] == []
+
+
+@every_walk
 def test_exercises_wait_for_an_answer(walk):
     asked, text = places(walk), '\n'.join(map(source, cells(walk, 'markdown')))
     assert 3 <= len(asked) <= 5

@@ -4,6 +4,7 @@ A hand-in that computes with torch takes two imports of it; those are in `make s
 import csv
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -114,7 +115,7 @@ def test_a_class(grade, tmp_path):
     grade.put('student-01/losses.ipynb', book(no_torch, change, third))
     os.symlink(tmp_path/'secret', grade.folder/'student-01'/'link')
     grade.put('student-02_2_losses.ipynb', book(no_torch))
-    grade.put('student-02/again.ipynb', book(no_torch))
+    grade.put('student-02/student-02_2_losses.ipynb', book(no_torch))
     with zipfile.ZipFile(grade.folder/'student-03.zip', 'w') as z:
         z.writestr('mine/notes.ipynb', book())
         z.writestr('../../escaped.txt', 'x')
@@ -147,6 +148,36 @@ def test_what_a_teacher_gets_wrong_is_one_sentence(words, said, tmp_path, monkey
     assert Path('notes').read_text() == 'my notes' and not Path('x.csv').exists()
 
 
+def test_teachers_pages_know_every_exercise():
+    "The table on assistants has each exercise once."
+    exercises(1)
+    text = (root/'teacher'/'assistants.md').read_text(encoding='utf-8')
+    rows = re.findall(r'^\| [^|]+ \| ([\d., –]+) \|', text, re.M)
+    found = [(int(walk), n) for walk, first, last in re.findall(r'(\d)\.(\d)(?:–\d\.(\d))?', ' '.join(rows)) for n in range(int(first), int(last or first) + 1)]
+    assert sorted(found) == sorted((walk, n) for walk, of_walk in judges.items() if walk < 8 for n in of_walk)
+
+
+def test_rubric_and_questions_add_up():
+    rubric = (root/'teacher'/'grading.md').read_text(encoding='utf-8')
+    points = [int(n) for n in re.findall(r'^\| \*\*\w[^|]*\*\* \((\d+)\)', rubric, re.M)]
+    assert len(points) == 7 and sum(points) == 100
+    for most, row in zip(points, re.findall(r'^\| \*\*\w[^|]*\*\* \(\d+\).*', rubric, re.M)):
+        levels = [int(n) for n in re.findall(r': (\d+)(?= \|)', row)]
+        assert levels == sorted(levels) and len(levels) == 3 and levels[-1] == most
+    questions = (root/'teacher'/'oral.md').read_text(encoding='utf-8')
+    assert [int(n) for n in re.findall(r'^\| (\d+) \|', questions, re.M)] == list(range(1, 31))
+
+
+def test_example_of_an_own_exercise(capsys, monkeypatch):
+    text = (root/'teacher'/'README.md').read_text(encoding='utf-8')
+    code, said = re.search(r'```python\n(.*?)```', text, re.S)[1], re.search(r'`check\(1, 256\)` then prints "(.*?)"', text)[1]
+    monkeypatch.delitem(judges, 8, raising=False)
+    try:
+        exec(code + 'check(1, 256)', {})
+        assert capsys.readouterr().out.strip() == said
+    finally: judges.pop(8, None)
+
+
 def test_replies_are_data_only():
     for bad in ({'array': ['|O8', [1], '']}, {'os': 1}, {}, {'list': [], 'tuple': []}):
         with pytest.raises(ValueError): unpack(bad)
@@ -165,7 +196,7 @@ def test_good_wrong_and_broken(grade):
     assert [r['right'] for r in rows.values()] == [2, 0, 1, 0, 0]
     first = rows['student-01']
     assert first['points'] == round(40 * 2 / first['of'], 1) and first['failed'] == ''
-    assert 'the answer of squared errors' in rows['student-02']['wrong']
+    assert 'squared error' in rows['student-02']['wrong']
     assert 'cell 2: SyntaxError' in rows['student-03']['failed']
     assert 'not a notebook' in rows['student-04']['failed']
     assert 'belongs to no walk-through' in rows['student-05']['failed']

@@ -1,4 +1,4 @@
-"""Whatever students hand in is tried, and what is off is said in one sentence
+"""Every answer is tried safely, and the student reads one sentence about what is wrong
 
 Docs: https://colorgan.github.io/colorgan/course/answers.html.md"""
 
@@ -43,8 +43,8 @@ def tried(f, # the answer
           *args, # what it is called with
           like=None, # something with the shape that the result should have
          ): # the result
-    """What a student's function makes of `args`; raises `ColorganError` if it is no function,
-    returns nothing, or something of another shape"""
+    """What a student's function returns for `args`; raises `ColorganError` if it isn't a
+    function, returns nothing, or something of another shape"""
     if not callable(f):
         raise ColorganError('a function is asked for, and this is of the type '
                             f'{type(f).__name__}: give its name without brackets')

@@ -1,4 +1,4 @@
-"""Call `check` with the number of an exercise and your answer: it says whether that is right, and if not, what is off
+"""Call `check` with the number of an exercise and your answer: it says whether the answer is right, and if not, what is wrong
 
 Docs: https://colorgan.github.io/colorgan/course/checks.html.md"""
 

@@ -1,4 +1,4 @@
-"""Each cell runs in a process of the student's own, and each answer is taken out of it and judged outside; a run and a card are looked at, too
+"""Each cell runs in the student's own process, and each answer is taken out of it and judged outside; a run and a card are looked at, too
 
 Docs: https://colorgan.github.io/colorgan/course/examine.html.md"""
 
@@ -205,7 +205,7 @@ def examine_card(path) -> dict: # `text`
              for h, body in re.findall(r'^## *(.+)\n((?:(?!^## ).*\n?)*)', text, re.M)}
     lacks = [f'no part "{h}"' for h in ('Training', 'Scores', 'Limits') if h.lower() not in parts]
     if 'limits' in parts and len(parts['limits'].replace(_LIMITS, '').split()) < 8:
-        lacks.append('no failure of its own is named')
+        lacks.append('no failure of this model is named')
     if 'scores' in parts and 'grey' not in text.lower():
         lacks.append('no score of grey to compare with')
     if 'has no `' in text: lacks.append('a placeholder was left in')

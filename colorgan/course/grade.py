@@ -37,14 +37,15 @@ def copy_hand_in(paths, to, most=4 * 2**30):
     def odd(d, names): return [n for n in names if n in junk or (p := Path(d)/n).is_symlink()
                                or not (p.is_dir() or p.is_file())]
     for p in paths:
-        if p.is_dir(): shutil.copytree(p, to, ignore=odd, dirs_exist_ok=True)
+        apart = to if len(paths) == 1 else to/p.name
+        if p.is_dir(): shutil.copytree(p, apart, ignore=odd, dirs_exist_ok=True)
         elif p.suffix == '.ipynb': shutil.copy(p, to)
         else:
             try:
                 with zipfile.ZipFile(p) as z:
                     if sum(i.file_size for i in z.infolist()) > most:
                         raise ColorganError(f'{photo_name(p.name)} holds more than {most >> 30} GB')
-                    z.extractall(to)
+                    z.extractall(apart)
             except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError):
                 raise ColorganError(f'{photo_name(p.name)} is no zip that can be read') from None
 

@@ -52,7 +52,7 @@ hints = {
     (6, 2): ('rgb2lab of scikit-image gives L in channel 0.',),
     (6, 3): ('colorgan colorize --help lists the options.',),
     (6, 4): ('Scale each coordinate by full / small, then keep it inside the photo.',),
-    (6, 5): ("The interval is in facts['ci'], the grey photo's score has the suffix _grey.",),
+    (6, 5): ("The interval is in found['ci']; the grey photo's score ends with _grey.",),
     (7, 1): ('Divide the scores by T, take the softmax, and mix the bins with it.',),
     (7, 2): ('reshape splits a side into blocks; permute puts them in order.',),
     (7, 3): ('features @ keys.T is how well each pixel agrees with each token.',),

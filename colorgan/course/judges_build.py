@@ -1,4 +1,4 @@
-"""A U-Net is frozen, a receptive field counted, a GAN step written, and a loss predicted: what is said to each wrong answer
+"""Judges for what students build, predict and explain: a frozen encoder, a receptive field, a GAN step, a loss, a text, and a leaderboard
 
 Docs: https://colorgan.github.io/colorgan/course/judges_build.html.md"""
 

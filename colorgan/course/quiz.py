@@ -1,4 +1,4 @@
-"""A blind comparison of painted photos with true ones, and how far to trust its answers
+"""A blind test of colorized photos against true ones, and how far to trust its answers
 
 Docs: https://colorgan.github.io/colorgan/course/quiz.html.md"""
 
@@ -45,28 +45,28 @@ def answers_needed(p, q, # two fooling rates, shares
 def fooling_rate(answers, # dicts, as `Quiz.answers` holds them
                  name=None, # only those for this colorizer
                 ) -> dict: # `n`, `fooled`, `rate`, and the ends `low` and `high` of its interval
-    "How often a painted photo was taken for the real one; raises `ColorganError` if nobody answered"
+    "How often a colorized photo was taken for the real one; raises `ColorganError` if nobody answered"
     fooled = [(a['said'] == 'left') != a['left'] for a in answers if name in (None, a['name'])]
     if not fooled:
-        raise ColorganError('there are no answers yet' + (f' for {name}' if name
-                                                          else '') + ': look at a pair and '
-                                                                     'say which photo is real')
+        whom = f' for {name}' if name else ''
+        raise ColorganError(f'there are no answers yet{whom}: look at a pair and say which '
+                            'photo is real')
     low, high = wilson(sum(fooled), len(fooled))
     return dict(n=len(fooled), fooled=sum(fooled), rate=sum(fooled) / len(fooled), low=low,
                 high=high)
 
 def verdict(r: dict, # as `fooling_rate` gives it
            ) -> str:
-    "The fooling rate in words, beside guessing"
+    "The fooling rate in words, compared with guessing"
     rate, low, high = (f'{100 * r[k]:.0f} %' for k in ('rate', 'low', 'high'))
-    said = (f"The painted photo was taken for the real one in {r['fooled']} of {r['n']} "
+    said = (f"The colorized photo was taken for the real one in {r['fooled']} of {r['n']} "
             f"pairs: {rate}, 95 % interval {low} to {high}. ")
-    if r['high'] < .5: return said + 'All of it is below 50 %: the painted photos are recognised.'
+    if r['high'] < .5: return said + 'All of it is below 50 %: people recognize the colorized photos.'
     if r['low'] > .5:
         return (said
-                + 'All of it is above 50 %: the painted photos look more real than the real '
+                + 'All of it is above 50 %: the colorized photos look more real than the real '
                   'ones.')
-    return said + '50 % lies in it: that cannot be told from guessing.'
+    return said + 'It includes 50 %: you cannot tell this from guessing.'
 
 # %% ../../nbs/course/15_quiz.ipynb #dbbf0fde
 def save_answers(answers, path):
@@ -85,18 +85,18 @@ def read_answers(path) -> list: # dicts
 
 # %% ../../nbs/course/15_quiz.ipynb #50c608f1
 class Pairs:
-    "Pairs of a true and a painted photo, shuffled; `answers` is what was said so far"
+    "Pairs of a true and a colorized photo, shuffled; `answers` is what was said so far"
     def __init__(self,
-                 truths, painted, # lists of photos, as `as_image` takes them; those of a pair have the same size
-                 names='painted', # who painted: one for all, or one for each pair
+                 truths, colorized, # lists of photos, as `as_image` takes them; those of a pair have the same size
+                 names='colorized', # who colorized: one for all, or one for each pair
                  seed=0, # of order and sides
                  height=256): # of the photos, in pixels
         names = [names] * len(truths) if isinstance(names, str) else list(names)
-        if not len(truths) == len(painted) == len(names) > 0:
-            raise ColorganError(f'{len(truths)} true and {len(painted)} painted photos by '
+        if not len(truths) == len(colorized) == len(names) > 0:
+            raise ColorganError(f'{len(truths)} true photos, {len(colorized)} colorized ones and '
                                 f'{len(names)} names make no pairs: give as many of each, and '
-                                'one at least')
-        self.truths, self.painted, self.names, self.height, self.answers = truths, painted, names, height, []
+                                'at least one')
+        self.truths, self.colorized, self.names, self.height, self.answers = truths, colorized, names, height, []
         rng = np.random.default_rng(seed)
         self.left, self.order = (rng.random(len(truths)) < .5).tolist(), rng.permutation(len(truths)).tolist()
     def __len__(self): return len(self.order)
@@ -104,7 +104,7 @@ class Pairs:
     def done(self): return len(self.answers) == len(self)
     def row(self, i):
         "The `i`-th pair, as it is shown"
-        pair = self.truths[self.order[i]], self.painted[self.order[i]]
+        pair = self.truths[self.order[i]], self.colorized[self.order[i]]
         return list(pair if self.left[i] else pair[::-1])
     def sheet(self, i=None):
         "The `i`-th pair as a picture, or all of them, numbered from 1"

@@ -45,7 +45,7 @@ class Ended(BaseException):
     "A worker did not reply: it ended, its time was up, or it spoke nonsense"
 
 class Worker:
-    "A Python process of ours that replies to lines of JSON"
+    "A second Python process, which replies to lines of JSON"
     longest = 2**27 # bytes of a reply
     def __init__(self, code, # what it runs; it calls `serve`
                  cwd, # its folder
