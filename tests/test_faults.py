@@ -274,7 +274,7 @@ def injected(name, every=1, numbers=tuple(errors), forever=(False, True)):
         for n, number, f in tasks:
             (root := Path(folder)/f'{n} {number} {f}').mkdir()
             fault = NthFails(n, errors[number], f)
-            found += [(kind, f'call {n}, {number}{" for ever" if f else ""}, {fault.what}', text) for kind, text in one(scenario, fault, root)]
+            found += [(kind, f'{number}{" for ever" if f else ""}, {fault.what}', text) for kind, text in one(scenario, fault, root)]
             shutil.rmtree(root)
             count += 1
     return count, found
