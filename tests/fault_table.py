@@ -11,6 +11,7 @@ import argparse
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -157,7 +158,9 @@ def measure(every, patience=900):
         except Exception as e: yield title, None, {}, [f'{type(e).__name__}: {" ".join(str(e).split())[:150]}']
         else:
             counts = {kind: len({fault for k, fault, _ in found if k == kind}) for kind in ('lost', 'wrong', 'ugly')}
-            yield title, n, counts, [f'{kind}: {" ".join(text.split())[:110]} ({k})' for (kind, text), k in Counter((kind, text) for kind, _, text in found).most_common(4)]
+            # without the folders of this machine
+            said = Counter((kind, re.sub(r'/\S*/', '', ' '.join(text.split()))[:90]) for kind, _, text in set(found))
+            yield title, n, counts, [f'{kind}: {text} ({k})' for (kind, text), k in said.most_common(4)]
         finally: signal.alarm(0)
 
 
