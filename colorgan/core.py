@@ -289,7 +289,9 @@ def only_one(path):
     while True:
         with open(path, 'a+b') as f:
             if fcntl: fcntl.flock(f, fcntl.LOCK_EX)
-            if os.path.exists(path) and os.path.samestat(os.stat(path), os.fstat(f.fileno())):
+            try: same = os.path.samestat(os.stat(path), os.fstat(f.fileno()))
+            except FileNotFoundError: same = False # whoever had it has just put it away
+            if same:
                 yield f
                 return
 
