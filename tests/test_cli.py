@@ -213,8 +213,8 @@ def test_ctrl_c_keeps_what_was_trained(tmp_path):
 def test_ctrl_c_leaves_whole_photos(tiny, cat, tmp_path):
     for i in range(1000): os.link(cat, tmp_path/f'cat{i}.jpg')
     words = f'colorize {tmp_path} --out {tmp_path}/out --weights {tiny}'.split()
-    process = subprocess.Popen([*colorgan, *words], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*colorgan, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) # a shell's background ignores it
     deadline = time.time() + 120
     while len(list(tmp_path.glob('out/*'))) < 3 and process.poll() is None and time.time() < deadline:
         time.sleep(.01)
