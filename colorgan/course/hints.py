@@ -54,7 +54,7 @@ hints = {
     (6, 4): ('Scale each coordinate by full / small, then keep it inside the photo.',),
     (6, 5): ("The interval is in found['ci']; the grey photo's score ends with _grey.",),
     (7, 1): ('Divide the scores by T, take the softmax, and mix the bins with it.',),
-    (7, 2): ('reshape splits a side into blocks; permute puts them in order.',),
+    (7, 2): ('Begin with zeros of shape (3, h, w), and write one hint after the other into them.',),
     (7, 3): ('features @ keys.T is how well each pixel agrees with each token.',),
     (7, 4): ('Call halves with larger powers of two.',),
     (7, 5): ('Use get, so that a missing key is None.',),
