@@ -12,7 +12,7 @@ import argparse, os, sys, warnings
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from . import __version__
-from .core import ColorganError, ColorganWarning
+from .core import ColorganError, ColorganWarning, out_of_memory
 
 # %% ../nbs/12_cli.ipynb #136f6161
 class _Parser(argparse.ArgumentParser):
@@ -26,7 +26,7 @@ def _sentence(e):
     text = ' '.join(str(e).split())
     if isinstance(e, KeyboardInterrupt): return text or 'stopped by Ctrl-C'
     if isinstance(e, ColorganError): return text
-    if type(e).__name__ in ('OutOfMemoryError', 'MemoryError'):
+    if out_of_memory(e):
         return 'there is not enough memory: try a smaller --bs or --size'
     if isinstance(e, ModuleNotFoundError):
         return (f'{e.name} is needed for this and not installed: pip install colorgan brings '
@@ -164,7 +164,8 @@ def _recipe(a):
 
 def _train(a):
     from colorgan.run import train
-    names = 'pretrain_epochs gan_epochs pretrain_minutes gan_minutes size bs items seed device init resume keep checkpoint_minutes amp compile track'.split()
+    names = ('pretrain_epochs gan_epochs pretrain_minutes gan_minutes size bs items seed device '
+             'init resume keep checkpoint_minutes amp compile track').split()
     drive = a.drive and (a.drive if isinstance(a.drive, str) else _workspace())
     run = train(a.data, _recipe(a), a.out, **{k: getattr(a, k) for k in names}, drive=drive,
                 valid=_share(a.valid),

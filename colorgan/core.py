@@ -112,6 +112,11 @@ def make_folder(folder) -> Path:
         raise ColorganError(f'cannot make the folder {folder}: {e.strerror or e}') from e
     return Path(folder)
 
+# %% ../nbs/core.ipynb #c07e0001
+def out_of_memory(e) -> bool:
+    "Whether an exception says that memory ran out: the machine's, or a GPU's (torch need not be imported)"
+    return type(e).__name__ in ('OutOfMemoryError', 'MemoryError')
+
 # %% ../nbs/core.ipynb #939f0d49
 def cores() -> int:
     "How many cores this process may use"

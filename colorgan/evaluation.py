@@ -204,6 +204,14 @@ def frontier(tables, # `Tables` of `score_set`
         rows.append({m: float(v) for m, v in row.items()})
     return rows
 
+def at_colourfulness(rows, # of `frontier`
+                     cf, # colourfulness, divided by the truth's
+                     score, # 'ab', 'de2000', 'frechet', 'fid', or 'factor' of the chroma
+                    ) -> float: # interpolated
+    "Where a frontier is at that colourfulness"
+    rows = sorted(rows, key=lambda r: r['cf'])
+    return float(np.interp(cf, [r['cf'] for r in rows], [r[score] for r in rows]))
+
 # %% ../nbs/11_evaluation.ipynb #02de2c07
 def frontier_picture(frontiers, # name: rows of `frontier`
                     ) -> Image.Image:

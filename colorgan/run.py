@@ -25,9 +25,8 @@ from .engine.callbacks import (ColourMetrics, Finite, Interruptible, RunLog, Sch
                                        first_photos, predict_rgb, save_image, tracked,
                                        tracker_names, weights_are_finite)
 from .engine.checkpoint import CheckpointCallback, Checkpoints, StartAt, rng_state, set_rng_state
-from colorgan.engine.distributed import (DistributedAverage, all_reduce_max, broadcast_first,
-                                         process_group, rank,
-    shard_dls, world_size)
+from .engine.distributed import (DistributedAverage, all_reduce_max, broadcast_first,
+                                         process_group, rank, shard_dls, world_size)
 from .engine.drive import mirrored
 from .engine.fast import auto_bs, fast_math, native_precision, precision, try_compile
 from .engine.folder import RunFolder, interrupted_runs, status

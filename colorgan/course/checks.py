@@ -9,6 +9,7 @@ __all__ = ['exercises']
 
 # %% ../../nbs/course/14_checks.ipynb #9097f7b3
 import inspect, json
+from contextlib import suppress
 from pathlib import Path
 from ..core import ColorganError, write_whole
 from .answers import judged, judges
@@ -20,10 +21,10 @@ def _sentence(words):
     return words if words.endswith(('.', '?', '!')) else words + '.'
 
 def _as_text(answer):
-    "An answer as a line for the file; of a function its source"
-    if not callable(answer): return repr(answer)[:2000]
-    try: return inspect.getsource(answer).strip()
-    except (OSError, TypeError): return repr(answer)[:2000]
+    "An answer as a line for the file; of a function its source, if it can be had"
+    if callable(answer):
+        with suppress(OSError, TypeError): return inspect.getsource(answer).strip()
+    return repr(answer)[:2000]
 
 class Checks:
     """The exercises of a walk-through: `check(n, answer)` says whether the answer is right;
@@ -36,7 +37,6 @@ class Checks:
         except (OSError, ValueError): saved = {}
         if not isinstance(saved, dict): saved = {}
         self.answers = {int(n): a for n, a in saved.items() if n.isdigit()}
-        self.right = set(self.answers)
     def __call__(self, n, # number of the exercise
                  answer=None) -> bool:
         "Print what the judge says; never raises"
@@ -48,7 +48,6 @@ class Checks:
         print(f'Exercise {n}: ' + (f'not yet. {_sentence(off)}' if off
                                    else f'right. {judges[self.walk][n].further}').strip())
         if off: return False
-        self.right.add(n)
         self.answers[n] = _as_text(answer)
         try: write_whole(self.path, json.dumps(self.answers, indent=1).encode())
         except (ColorganError, OSError) as e: print(f'(It could not be saved: {e})')
@@ -59,6 +58,8 @@ class Checks:
         given = hints.get((self.walk, n)) or (f'What is asked: {judges[self.walk][n].__doc__}',)
         i = self.hinted[n] = min(self.hinted.get(n, 0) + 1, len(given))
         print(f'Exercise {n}, hint {i} of {len(given)}: {_sentence(given[i - 1])}')
+    @property
+    def right(self): return set(self.answers)
     def _known(self, n):
         known = judges[self.walk]
         if isinstance(n, int) and n in known: return True

@@ -8,12 +8,12 @@ Docs: https://colorgan.github.io/colorgan/photos/sources.html.md"""
 __all__ = ['names', 'data_folder', 'bundled_photos', 'photo_files', 'measured']
 
 # %% ../../nbs/photos/02_sources.ipynb #50b45479
-import csv, io, json, os, shutil, sys, tarfile, zipfile, zlib
+import csv, json, os, shutil, sys, tarfile, zipfile, zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from http.client import HTTPException
 from importlib.util import find_spec
-from io import BytesIO
+from io import BufferedReader, BytesIO, RawIOBase
 from pathlib import Path
 from urllib.error import HTTPError
 import numpy as np
@@ -49,8 +49,8 @@ def unpack(archive, # a zip, or a tar, compressed or not
            folder, # the folder to make
            times=50, # most that it may become larger
           ) -> Path: # `folder`
-    """An unpacked zip or tar, which is deleted then; at once if it is there already. Raises `ColorganError` if it is damaged, or if something in it
-    wants to lie elsewhere."""
+    """An unpacked zip or tar, which is deleted then; at once if it is there already. Raises
+    `ColorganError` if it is damaged, or if something in it wants to lie elsewhere."""
     folder, part = Path(folder), Path(f'{folder}.part')
     if folder.exists(): return folder
     shutil.rmtree(part, ignore_errors=True)
@@ -71,7 +71,7 @@ def unpack(archive, # a zip, or a tar, compressed or not
     return folder
 
 # %% ../../nbs/photos/02_sources.ipynb #0f87cb9f
-class _Remote(io.RawIOBase):
+class _Remote(RawIOBase):
     "A file on a server, of which only what is read is sent"
     def __init__(self, url, timeout=8):
         self.url, self.timeout, self.at, self.response = url, timeout, 0, None
@@ -109,17 +109,15 @@ class _Remote(io.RawIOBase):
 def _some_of_zip(url, folder, n):
     "The first `n` photos of a zip on a server, in a folder"
     part = Path(f'{folder}.part')
-    with zipfile.ZipFile(io.BufferedReader(_Remote(url), 1 << 20)) as z:
+    with zipfile.ZipFile(BufferedReader(_Remote(url), 1 << 20)) as z:
         infos = sorted((i for i in z.infolist() if is_photo(i.filename)), key=lambda i: i.header_offset)[:n]
         print(f'{len(infos):,} photos are downloaded from {url} to {folder}: '
               f'{sum(i.compress_size for i in infos) / 1e6:,.0f} MB of {z.fp.raw.length / 1e6:,.0f}. '
               'Interrupted, it goes on where it was.', file=sys.stderr)
         part.mkdir(parents=True, exist_ok=True)
         for i in infos:
-            to = part/Path(i.filename).name
-            if to.exists() and to.stat().st_size == i.file_size: continue
-            to.with_suffix('.tmp').write_bytes(z.read(i))
-            os.replace(to.with_suffix('.tmp'), to)
+            to = part/Path(i.filename).name # half a photo has another size, and is read again
+            if not to.exists() or to.stat().st_size != i.file_size: to.write_bytes(z.read(i))
     os.replace(part, folder)
 
 def coco(n=2000) -> list: # paths

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from threading import Lock
 from ..colorizer import Colorizer, OnnxNet
-from ..core import ColorganError, check_number, cores, write_whole
+from ..core import ColorganError, check_number, cores, out_of_memory, write_whole
 from ..photos.files import check_subsampling, encode, format_of, label, open_image, read_pages, read_some, reading, suffixes, writable
 from ..photos.sources import other_files, photo_files
 
@@ -163,8 +163,8 @@ def _succeeded(future, job, report):
         return True
     except ColorganError as e: report.failed.append(str(e))
     except Exception as e:
-        memory = type(e).__name__ in ('OutOfMemoryError', 'MemoryError')
-        why = 'there is not enough memory' if memory else ' '.join(str(e).split())
+        why = ('there is not enough memory' if out_of_memory(e)
+               else ' '.join(str(e).split()))
         report.failed.append(f'{label(job.src)} could not be colorized: '
                              f'{why or type(e).__name__}')
     return False
