@@ -296,7 +296,7 @@ def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
           items=None, # photos in all; None: as the recipe says
           seed=42, # of weights, split, order and crops
           device=None, # None: the best there is
-          init=None, # weights to start from, as `find_weights` takes them
+          init=None, # weights to start from, as `find_weights` takes them; batch norms keep their statistics then
           resume=False, # go on with the run in `out`, or begin it if there is none
           keep=2, checkpoint_minutes=5., # checkpoints that stay, and how often one is written
           amp=None, # precision: 'fp32', 'fp16', 'bf16'; None: see `best_precision`
@@ -317,6 +317,7 @@ def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
     asked = dict(pretrain_epochs=pretrain_epochs, gan_epochs=gan_epochs, items=items,
                  **size_fields(size),
                  bs=None if bs == 'auto' else bs)
+    if init and recipe.freeze_bn == 'none': changes = dict(freeze_bn='all') | changes
     recipe = replace(recipe, **{k: v for k, v in asked.items() if v is not None}, **changes)
     precision('cpu', amp or 'fp32') # is there one of that name?
 
