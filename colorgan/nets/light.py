@@ -120,6 +120,13 @@ class LightNet(nn.Module):
     def small(self, x):
         "a and b at stride `chroma`"
         return self.paint(self.logits(x))
+    @torch.no_grad()
+    def scale_chroma(self, factor):
+        "Multiply all a and b that it predicts, in the weights of its last convolutions"
+        if not isinstance(self.paint, nn.Identity):
+            raise ColorganError("chroma can be scaled with head='ab' only: with bins, change T")
+        for p in self.head.parameters(): p.mul_(factor)
+        if self.query_decoder is not None: self.query_decoder.out.weight.mul_(factor)
     def forward(self, x):
         return F.interpolate(self.small(x), scale_factor=float(self.chroma), mode='bilinear',
                              align_corners=False)
