@@ -93,7 +93,8 @@ def _colorize(a):
     from colorgan.use.album import colorize_files
     with unlimited() if a.no_limits else nullcontext():
         report = colorize_files(a.input, out, a.weights, a.size, a.device, a.saturation, a.format,
-                                a.suffix, a.quality, a.subsampling, a.hint, a.overwrite)
+                                a.suffix, a.quality, a.subsampling, a.hint, a.overwrite,
+                                mark=not a.no_mark, keep_tone=a.keep_tone)
     if report.left:
         names = ', '.join(report.left[:8]) + (', …' if len(report.left) > 8 else '')
         print(f'colorgan: {len(report.left)} other files were left alone: {names}', file=sys.stderr)
@@ -104,6 +105,9 @@ def _colorize(a):
     where = f' into {out.name}' if a.out is None and report.done else ''
     rate = f', {report.rate:.1f} photos/s' if report.done else ''
     print(f'{report.done} colorized{where}{rate}{there}{failed}')
+    for phrase, names in report.said.items():
+        more = f', and {len(names) - 8} more' if len(names) > 8 else ''
+        print(f"  {phrase}: {', '.join(names[:8])}{more}")
     return 0 if not report.failed else 1 if report.done or report.there else 2
 
 # %% ../nbs/12_cli.ipynb #e7175156
@@ -121,7 +125,7 @@ def _pipe(a):
     format = a.format if a.out == '-' else os.path.splitext(a.out)[1][1:]
     with unlimited() if a.no_limits else nullcontext():
         content = colorize_pipe(src, a.weights, a.size, a.device, a.saturation, a.quality,
-                                a.subsampling, a.hint, format)
+                                a.subsampling, a.hint, format, not a.no_mark, a.keep_tone)
     if a.out != '-': write_whole(a.out, content)
     else: sys.stdout.buffer.write(content), sys.stdout.buffer.flush()
 
@@ -149,6 +153,10 @@ def _colorize_words(p):
     p.add_argument('--hint', action='append', default=[], metavar='X,Y,COLOUR',
                    help='a point of one photo and its colour, as 120,80,#c03030; given again, '
                         'more of them')
+    p.add_argument('--keep-tone', action='store_true',
+                   help='of sepia and other toned photos: the colours come on top of the tone')
+    p.add_argument('--no-mark', action='store_true',
+                   help='do not write into the results (as XMP) that their colours are computed')
     p.add_argument('--overwrite', action='store_true', help='colorize again what is there already')
     p.add_argument('--no-limits', action='store_true',
                    help='read photos of any size, however long that takes; only if you trust them')

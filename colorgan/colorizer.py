@@ -16,7 +16,9 @@ from pathlib import Path
 from threading import Lock
 from weakref import WeakKeyDictionary
 import numpy as np
-from .colour.chroma import join, luminance, pad32, resized, shrink, small_shape, steadied
+from . import __version__
+from .colour.chroma import (deep_join, deep_luminance, join, kind_of, luminance, pad32,
+                                    resized, shrink, small_shape, steadied, tone_at)
 from .photos.files import label, read_photo
 from .colour.hints import spread
 from .core import ColorganError, check_number
@@ -104,14 +106,26 @@ def digest(folder): # a model folder
     "A fingerprint of its weights"
     return hashlib.sha256((folder/'model.safetensors').read_bytes()).hexdigest()
 
+# %% ../nbs/10_colorizer.ipynb #546edc4a
+def named(weights):
+    "What to call weights in a file that strangers read: a name without folders"
+    if isinstance(weights, (str, os.PathLike)):
+        path = Path(os.path.abspath(weights))
+        name = path.parent.name if path.name == 'model' else path.stem if path.suffix == '.onnx' else path.name
+    else: name = getattr(getattr(weights, 'recipe', None), 'name', None) or getattr(weights, '__name__', type(weights).__name__)
+    return ''.join(c if c.isprintable() and c.isascii() else '?' for c in name)
+
 # %% ../nbs/10_colorizer.ipynb #2df635d3
 def network(weights, # bundled weights by name, a model folder, a run, an ONNX file, a `Generator`, or a function
             device=None): # 'cpu', 'cuda', …; None: the best there is
     "The function from lightness to chroma that `weights` stand for"
     if isinstance(weights, (str, os.PathLike)):
-        if Path(weights).suffix == '.onnx' and Path(weights).is_file(): return OnnxNet(weights)
-        folder = find_weights(weights)
-        return (device in (None, 'cpu') and _graph_of(folder)) or TorchNet(folder, device)
+        if Path(weights).suffix == '.onnx' and Path(weights).is_file(): net = OnnxNet(weights)
+        else:
+            folder = find_weights(weights)
+            net = (device in (None, 'cpu') and _graph_of(folder)) or TorchNet(folder, device)
+        net.name = named(weights)
+        return net
     if hasattr(weights, 'space'): return TorchNet(weights, device)
     if callable(weights): return weights
     raise ColorganError('weights are a name, a folder, a generator or a function, not '
@@ -128,40 +142,51 @@ class Colorizer:
         self.net = network(weights, device)
         trained = getattr(self.net, 'size', None) or 256
         self.size = size or check_number("the weights' size", trained, 8, 4096, int)
+        name = getattr(self.net, 'name', None) or named(weights)
+        self.by = f'colorgan {__version__}, weights {name}' # what a result says of itself
 
     def __call__(self,
                  photo, # path, open file, bytes, PIL image, or array with rows first
                  saturation=1., # 0 leaves it grey, 1 is as the network predicts it, 2 twice as colourful
                  hints=(), # colours at pixels of the photo: `(x, y, '#rrggbb')`
+                 mark=True, # say in `info['xmp']` that the colours are computed, and by what
+                 keep_tone=False, # of a sepia photo: the colours come on top of it
                 ): # PIL image, RGB or, where the photo had transparency, RGBA
-        """The photo in colour, upright, with its own size and lightness. Raises
-        `ColorganError` if it cannot be read."""
+        """The photo in colour, upright, with its own size and lightness; `info['was']` says what
+        it was: 'grey', 'toned' or 'colour'. Raises `ColorganError` if it cannot be read."""
         saturation = check_number('saturation', saturation, 0, 10)
         photo = read_photo(photo)
-        image, = self.images([photo], saturation, hints)
-        return photo.finish(image)
+        image, = self.images([photo], saturation, hints, keep_tone=keep_tone)
+        return photo.finish(image, self.by if mark else '')
 
     def images(self,
                photos, # `Photo`s; each gives up its `image`, since large ones need the memory
                saturation=1., hints=(), # as in a call
                seen=None, # `Photo`s that the network sees instead
                turn=None, # a lock to hold while the network works, if it is not made for several threads
+               keep_tone=False, # as in a call
               ) -> list: # PIL images
         "The photos in colour, without transparency; those of one shape go through the network together"
-        ys, Ls = [], []
+        ys, Ls, kinds = [], [], []
         for photo in photos:
             y, L = self.see(photo)
-            photo.image = None
+            kinds.append(kind_of(photo.image))
+            photo.image = photo.deep = None
             ys.append(y)
             Ls.append(L)
         if seen is not None: Ls = [self.see(photo)[1] for photo in seen]
         with turn or nullcontext(): chroma = self.chroma(Ls)
-        return [self.join(y, L, ab, saturation, hints) for y, L, ab in zip(ys, Ls, chroma)]
+        tones = [tone if keep_tone else None for _, tone in kinds]
+        images = [self.join(y, L, ab, saturation, hints, tone)
+                  for y, L, ab, tone in zip(ys, Ls, chroma, tones)]
+        for im, (kind, _) in zip(images, kinds): im.info['was'] = kind
+        return images
 
     def see(self, photo):
         "`(y, L)` of a `Photo`: its luminance, and the small lightness that the network sees"
-        y = luminance(photo.image)
-        return y, shrink(y, small_shape(*y.shape, self.size))
+        y = luminance(photo.image) if photo.deep is None else deep_luminance(photo.deep)
+        coarse = y if photo.deep is None else (y * 65535 + .5).astype(np.uint16)
+        return y, shrink(coarse, small_shape(*y.shape, self.size))
 
     def chroma(self, Ls):
         """a and b, `(2, h, w)` in Lab units, for each small lightness; `steadied` above the
@@ -187,9 +212,12 @@ class Colorizer:
                 out[i] = ab[:, :h, :w]
         return out
 
-    def join(self, y, L, ab, saturation=1., hints=()):
-        "The image with the luminance `y` and `saturation` times the chroma `ab` that was predicted for `L`"
-        return join(y, spread(ab * np.float32(saturation), L, hints, y.shape[::-1]))
+    def join(self, y, L, ab, saturation=1., hints=(), tone=None):
+        """The image with the luminance `y` and `saturation` times the chroma `ab` that was predicted
+        for `L`, on top of its `tone`; of 16 bits if `y` is of floats"""
+        ab = ab * np.float32(saturation)
+        if tone is not None: ab = ab + tone_at(tone, L)
+        return (join if y.dtype == np.uint16 else deep_join)(y, spread(ab, L, hints, y.shape[::-1]))
 
 # %% ../nbs/10_colorizer.ipynb #d05dfb4a
 @lru_cache(maxsize=1)
@@ -202,6 +230,7 @@ def colorize(photo, # path, open file, bytes, PIL image, or array with rows firs
              saturation=1., # 0 leaves it grey, 2 is twice as colourful
              device=None, # 'cpu', 'cuda', …; None: the best there is
              hints=(), # colours at pixels of the photo: `(x, y, '#rrggbb')`
+             mark=True, keep_tone=False, # as in a call of `Colorizer`
             ): # PIL image of the photo's own size
     "One photo in colour"
-    return _colorizer(weights, size, device)(photo, saturation, hints)
+    return _colorizer(weights, size, device)(photo, saturation, hints, mark, keep_tone)

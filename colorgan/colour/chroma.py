@@ -14,7 +14,8 @@ import numpy as np
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from PIL import Image
-from .lab import RGB_FROM_XYZ, WHITE, XYZ_FROM_RGB, gamma_table, lab_root
+from .lab import (RGB_FROM_XYZ, WHITE, XYZ_FROM_RGB, deep_gamma, deep_levels,
+                                 gamma_table, lab_of_levels, lab_root)
 
 # %% ../../nbs/colour/01_chroma.ipynb #06a70fa3
 def strips(h: int, # rows
@@ -218,3 +219,65 @@ def join(y: np.ndarray,  # luminance, uint16 `(h, w)`
         join_strip(y[s], rows[s, c] @ a[c], rows[s, c] @ b[c], out[:, s])
     list(in_threads(strip, strips(h, w)))
     return Image.merge('RGB', [Image.frombuffer('L', (w, h), p, 'raw', 'L', 0, 1) for p in out])
+
+# %% ../../nbs/colour/01_chroma.ipynb #3bdd0bed
+def deep_luminance(levels, # uint16 sRGB, `(h, w)` or `(h, w, 3)`
+                  ): # float32 `(h, w)`, 0 to 1
+    "The luminance Y of a 16-bit photo"
+    light, y = deep_gamma(), np.empty(levels.shape[:2], np.float32)
+    weights = (XYZ_FROM_RGB[1] / XYZ_FROM_RGB[1].sum()).astype(np.float32)
+    def strip(s): y[s] = light[levels[s]] if levels.ndim == 2 else light[levels[s]] @ weights
+    list(in_threads(strip, strips(*y.shape)))
+    return y
+
+def _deep_strip(Y, a, b):
+    "Luminance, a / 500 and b / 200 joined to 16-bit RGB, `(h, w, 3)`"
+    Y, root = Y.astype(np.float64), lab_root(Y.astype(np.float64))
+    x, z = (np.where(f > CORNER, f**3, (f - 16 / 116) * SLOPE) for f in (root + a, root - b))
+    grey = np.where(root > CORNER, root**3, (root - 16 / 116) * SLOPE)
+    d = np.stack([x - grey, z - grey], -1) @ deviation_matrix().T
+    up, down = np.maximum(d.max(-1), 1e-9), np.maximum(-d.min(-1), 1e-9)
+    t = np.minimum(np.minimum((1 - Y) / up, Y / down), 1)
+    return deep_levels(Y[..., None] + t[..., None] * d)
+
+def deep_join(y, # luminance, float32 `(h, w)`, 0 to 1
+              ab, # as in `join`
+             ): # RGB image; `.info['rgb16']` are its levels, uint16 `(h, w, 3)`
+    "As `join`, with 16 bits"
+    h, w = y.shape
+    rows, out = resize_matrix(ab.shape[1], h, cubic), np.empty((h, w, 3), np.uint16)
+    a, b = (across(p / s, w, Image.BICUBIC) for p, s in zip(ab, np.float32([500, 200])))
+    def strip(s):
+        c = _span(rows[s])
+        out[s] = _deep_strip(y[s], rows[s, c] @ a[c], rows[s, c] @ b[c])
+    list(in_threads(strip, strips(h, w)))
+    small = np.empty(out.shape, np.uint8)
+    for s in strips(h, w): small[s] = (out[s].astype(np.uint32) * 255 + 32767) // 65535
+    im = Image.fromarray(small)
+    im.info['rgb16'] = out
+    return im
+
+# %% ../../nbs/colour/01_chroma.ipynb #6d194370
+def toning(rgb, # uint8 `(h, w, 3)`, a small version of the photo
+          ) -> tuple: # rms distance of a and b from the parabolas, in Lab units; their coefficients, `(3, 2)`, for L / 100
+    "How much colour lightness does not explain, and the tone"
+    lab = lab_of_levels(rgb).reshape(-1, 3)
+    X = np.vander(lab[:, 0] / 100, 3)
+    tone = np.linalg.lstsq(X, lab[:, 1:], rcond=None)[0]
+    return float(np.sqrt(((lab[:, 1:] - X @ tone) ** 2).sum(1).mean())), tone
+
+def tone_at(tone, # coefficients of `toning`
+            L, # lightness, `(h, w)`
+           ): # `(2, h, w)`
+    "a and b of the tone at each lightness"
+    return np.moveaxis(np.stack([(L / 100) ** k for k in (2, 1, 0)], -1) @ tone, -1, 0).astype(np.float32)
+
+def kind_of(photo: Image.Image, # mode 'RGB' or 'L'
+           ) -> tuple: # 'grey', 'toned' or 'colour'; the tone, if it is toned
+    "Whether a photo is in colour already"
+    if photo.mode == 'L': return 'grey', None
+    small = np.asarray(photo.resize((32, 32), Image.BILINEAR, reducing_gap=2.))
+    left, tone = toning(small)
+    strength = np.hypot(*tone_at(tone, lab_of_levels(small)[..., 0])).mean()
+    if left >= max(1.5, .15 * strength): return 'colour', None
+    return ('toned', tone) if strength >= 2 else ('grey', None)

@@ -44,5 +44,18 @@ def rgb_from_lab(lab: np.ndarray, # float, shape `(…, 3)`, L in 0…100
     return (np.where(rgb > 0.0031308, 1.055 * np.maximum(rgb, 0.0031308) ** (1 / 2.4) - 0.055,
                      rgb * 12.92).clip(0, 1) * 255 + .5).astype(np.uint8)
 
+# %% ../../nbs/colour/00_lab.ipynb #9aacbe27
+def deep_gamma():
+    "Linear light, 0 to 1, of each of the 65,536 levels of 16-bit sRGB: float32"
+    v = np.arange(65536) / 65535
+    return np.where(v > .04045, ((v + .055) / 1.055) ** 2.4, v / 12.92).astype(np.float32)
+
+def deep_levels(light):
+    "16-bit sRGB levels of amounts of light, 0 to 1; uint16"
+    light = np.clip(light, 0, 1)
+    v = np.where(light > .0031308, 1.055 * np.maximum(light, .0031308) ** (1 / 2.4) - .055,
+                 light * 12.92)
+    return (v * 65535 + .5).astype(np.uint16)
+
 # %% ../../nbs/colour/00_lab.ipynb #92e93c65
 L_MID, L_HALF, AB_HALF = 50., 50., 110.

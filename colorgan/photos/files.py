@@ -9,14 +9,16 @@ __all__ = ['formats', 'suffixes', 'limits', 'writable', 'label', 'unlimited', 'r
            'read_photo', 'open_photo', 'format_of', 'check_subsampling', 'encode', 'save_photo']
 
 # %% ../../nbs/photos/00_files.ipynb #a8ca5792
-import io, math, os, stat, time, warnings
+import io, math, os, stat, struct, sys, time, warnings, zlib
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePlugin
+from ..colour.lab import deep_levels
 from ..core import ColorganError, ColorganWarning, photo_name, write_whole
+from .marks import marked, still_true
 
 # %% ../../nbs/photos/00_files.ipynb #2ce8456a
 def label(src) -> str:
@@ -76,11 +78,17 @@ class Photo:
     "A photo, upright: its picture, and what else belongs to it"
     image: Image.Image # mode 'L' or 'RGB'
     alpha: Image.Image = None # transparency, mode 'L', if there is any
-    info: dict = field(default_factory=dict) # 'exif' and 'dpi', if the file had them
-    def finish(self, rgb):
-        "`rgb` with this photo's transparency, EXIF and resolution"
+    info: dict = field(default_factory=dict) # `exif`, `xmp`, `iptc`, `icc_profile`, `dpi`, `comment` and `text`, if the file had them
+    deep: np.ndarray = None # the sRGB levels of a 16-bit photo: uint16, `(h, w)` or `(h, w, 3)`
+    lost: list = field(default_factory=list) # what else was in the file, as phrases
+    def finish(self,
+               rgb, # the result
+               by='', # what computed its colours, to be said in its XMP
+              ): # the same image
+        "`rgb` with this photo's transparency and all that was written in the file"
         if self.alpha: rgb.putalpha(self.alpha)
         rgb.info.update(self.info)
+        if by: rgb.info.update(xmp=marked(self.info.get('xmp'), by), colorgan=by)
         return rgb
 
 # %% ../../nbs/photos/00_files.ipynb #6d5ac2d2
@@ -146,6 +154,98 @@ def _parts(im, src):
     if alpha and not alpha.getextrema()[0]: im.paste('white', mask=alpha.point([255] + [0] * 255))
     return im, alpha
 
+# %% ../../nbs/photos/00_files.ipynb #5e32f742
+def _swapped(im):
+    "A twin of an opened 16-bit RGB image, not decoded yet, that will hold the low bytes; None if it has none"
+    tiles = list(getattr(im, 'tile', ()))
+    of = lambda t: t.args if isinstance(t.args, str) else t.args[0]
+    kind = of(tiles[0]) if tiles and tiles[0].args else ''
+    if kind not in [f'{m};16{o}' for m in ('RGB', 'RGBA') for o in 'BLN']: return None
+    order = sys.byteorder[0].upper() if kind[-1] == 'N' else kind[-1]
+    other = kind[:-1] + ('B' if order == 'L' else 'L')
+    page = im.tell()
+    im.fp.seek(0)
+    twin = Image.open(im.fp, formats=[im.format])
+    twin.seek(page)
+    twin.tile = [t._replace(args=other if isinstance(t.args, str) else (other, *t.args[1:]))
+                 for t in twin.tile]
+    return twin
+
+# %% ../../nbs/photos/00_files.ipynb #53070813
+def _icc_parts(icc):
+    "The tags of a colour profile by their four letters, as bytes"
+    n = struct.unpack_from('>I', icc, 128)[0]
+    rows = [struct.unpack_from('>4sII', icc, 132 + 12 * i) for i in range(min(n, 100))]
+    return {name.decode('latin-1'): icc[at:at + size] for name, at, size in rows}
+
+def _icc_curve(tag):
+    "The amount of light of each 16-bit number by a curve of a profile: float64 `(65536,)`"
+    x = np.linspace(0, 1, 65536)
+    if tag[:4] == b'curv':
+        n = struct.unpack_from('>I', tag, 8)[0]
+        if n == 0: return x
+        if n == 1: return x ** (struct.unpack_from('>H', tag, 12)[0] / 256)
+        points = np.frombuffer(tag, '>u2', n, 12) / 65535
+        return np.interp(x, np.linspace(0, 1, n), points)
+    kind = struct.unpack_from('>H', tag, 8)[0] if tag[:4] == b'para' else None
+    if kind not in (0, 3): raise ValueError('a curve of another kind')
+    p = np.frombuffer(tag, '>i4', 1 if kind == 0 else 5, 12) / 65536
+    if kind == 0: return x ** p[0]
+    g, a, b, c, d = p
+    return np.where(x >= d, np.maximum(a * x + b, 0) ** g, c * x)
+
+# %% ../../nbs/photos/00_files.ipynb #1cf1c626
+_pcs_from_srgb = np.array([[.4360747, .3850649, .1430804], [.2225045, .7168786, .0606169],
+                           [.0139322, .0971045, .7141733]]) # linear sRGB to XYZ, D50
+
+def _deep_srgb(a, # uint16, `(h, w)` or `(h, w, 3)`
+               icc, # a colour profile, as bytes
+              ): # the same in sRGB; None if the profile has to be left to LittleCMS
+    "16-bit levels by their profile"
+    try:
+        tags = _icc_parts(icc)
+        if a.ndim == 2: return deep_levels(_icc_curve(tags['kTRC']))[a]
+        if 'A2B0' in tags: return None
+        curves = [_icc_curve(tags[k + 'TRC']).astype(np.float32) for k in 'rgb']
+        matrix = np.stack([np.frombuffer(tags[k + 'XYZ'], '>i4', 3, 8) / 65536 for k in 'rgb'], 1)
+    except (KeyError, ValueError, IndexError, struct.error): return None
+    matrix, out = (np.linalg.inv(_pcs_from_srgb) @ matrix).astype(np.float32), np.empty_like(a)
+    for i in range(0, len(a), 64):
+        light = np.stack([c[a[i:i + 64, :, k]] for k, c in enumerate(curves)], -1)
+        out[i:i + 64] = deep_levels(light @ matrix.T)
+    return out
+
+# %% ../../nbs/photos/00_files.ipynb #ea04beee
+def _deep(im, src, low):
+    "The sRGB levels of a 16-bit image, upright: `Photo.deep`; `low` is its twin with the low bytes"
+    if isinstance(src, np.ndarray):
+        if src.dtype != np.uint16: return None
+        a = np.atleast_3d(src)
+        a = a[..., 0] if a.shape[2] < 3 else a[..., :3]
+    elif im.mode.startswith('I;16') or im.mode == 'I' and im.format == 'PPM':
+        a = np.asarray(_upright(im)).astype(np.uint16)
+    elif low is not None:
+        high, low = (np.asarray(_upright(i).convert('RGB'), np.uint16) for i in (im, low))
+        a = high << 8 | low
+    else: return None
+    icc = im.info.get('icc_profile')
+    return a.copy() if not icc or _is_srgb(icc) and a.ndim == 3 else _deep_srgb(a, icc)
+
+def _is_srgb(icc):
+    "Whether a profile says that it is sRGB; None if it is broken"
+    try: profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+    except (ImageCms.PyCMSError, OSError, ValueError): return None
+    return 'sRGB' in ImageCms.getProfileDescription(profile)
+
+def _profile(im):
+    "The profile of the result, which is in sRGB: the photo's own, or one that says so; None if it had none"
+    icc = im.info.get('icc_profile')
+    if not icc or _is_srgb(icc) is None: return None
+    if im.mode == 'RGB' and _is_srgb(icc): return icc
+    plain = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes())
+    plain[24:36] = struct.pack('>6H', 2000, 1, 1, 0, 0, 0) # else it holds the time, and no two are alike
+    return bytes(plain)
+
 # %% ../../nbs/photos/00_files.ipynb #e8a71feb
 def _upright(im):
     "`im` turned as its EXIF says"
@@ -155,7 +255,8 @@ def _upright(im):
 
 # %% ../../nbs/photos/00_files.ipynb #0a60965d
 storage_tags = (*range(254, 260), 262, 266, 273, 274, *range(277, 280), 282, 283, 284, 296,
-                317, 320, *range(322, 326), 330, 338, 339, 347, 34675)
+                317, 320, *range(322, 326), 330, 338, 339, 347, 700,
+                33723, 34675)
 
 # %% ../../nbs/photos/00_files.ipynb #06ac0128
 def _exif(im):
@@ -173,6 +274,31 @@ def _dpi(im):
     try: x, y = (float(v) for v in im.info['dpi'])
     except (KeyError, TypeError, ValueError, ZeroDivisionError): return None
     return (x, y) if 0 < x < 65535 and 0 < y < 65535 else None
+
+# %% ../../nbs/photos/00_files.ipynb #2916f334
+def _as_bytes(v, order):
+    "IPTC in a TIFF: some programs call it bytes, others whole numbers of 32 bits"
+    if isinstance(v, int): v = (v,)
+    if isinstance(v, tuple) and v and isinstance(v[0], int):
+        return struct.pack(f"{'<' if order[:2] == b'II' else '>'}{len(v)}I", *v)
+    return v if isinstance(v, bytes) else None
+
+def _written_in(im):
+    "`(info, lost)`: what a file says besides its pixels, and what it holds that a result cannot, as phrases"
+    info = dict(exif=_exif(im), dpi=_dpi(im), icc_profile=_profile(im),
+                comment=im.info.get('comment') if im.format in ('JPEG', 'MPO') else None,
+                text=dict(getattr(im, 'text', {})) if im.format == 'PNG' else {})
+    xmp, lost = im.info.get('xmp') or b'', []
+    if xmp: info['xmp'], lost = still_true(xmp.encode() if isinstance(xmp, str) else bytes(xmp))
+    blocks = im.info.get('photoshop')
+    if isinstance(blocks, dict): info['iptc'] = blocks.get(0x0404)
+    elif im.format == 'TIFF': info['iptc'] = _as_bytes(im.tag_v2.get(33723), im.tag_v2.prefix)
+    for gone in 'XML:com.adobe.xmp', 'Raw profile type exif', 'Raw profile type APP1':
+        info['text'].pop(gone, None)
+    if im.format == 'MPO' or 'mp' in im.info: lost = [*lost, 'other pictures or films in the file']
+    elif im.format in ('GIF', 'WEBP', 'PNG', 'AVIF') and getattr(im, 'is_animated', False):
+        lost = [*lost, 'the other frames']
+    return {k: v for k, v in info.items() if v}, list(dict.fromkeys(lost))
 
 # %% ../../nbs/photos/00_files.ipynb #8a5a8809
 class _Timed:
@@ -224,19 +350,30 @@ def open_image(src):
     else: raise ColorganError(f'expected a path, a PIL image or an array, got {type(src).__name__}')
 
 # %% ../../nbs/photos/00_files.ipynb #6119f1ce
+def _check_pixels(im, src):
+    if not im.width or not im.height: raise ColorganError(f'{label(src)} has no pixels')
+    if im.width * im.height > limits['pixels']: raise Image.DecompressionBombError
+
 def _decoded(im, src, size=None):
     """`(image, alpha)` of an opened image, upright; a JPEG may be decoded smaller, down to
     `size` pixels a side"""
-    if not im.width or not im.height: raise ColorganError(f'{label(src)} has no pixels')
-    if im.width * im.height > limits['pixels']: raise Image.DecompressionBombError
+    _check_pixels(im, src)
     if size: im.draft('RGB', (size, size))
     return _parts(_upright(im), src)
 
 def _photo(im, src):
     "The `Photo` of an opened image"
+    _check_pixels(im, src)
+    low = _swapped(im)
+    im.load()
+    info, lost = _written_in(im)
+    deep = _deep(im, src, low)
+    if deep is None and (low is not None or im.mode.startswith('I;16')):
+        lost.append('16 bits a channel, as the colour profile is converted in 8')
     image, alpha = _decoded(im, src)
-    info = {k: v for k, v in dict(exif=_exif(im), dpi=_dpi(im)).items() if v}
-    return Photo(image, alpha, info)
+    if deep is not None and alpha and not alpha.getextrema()[0]:
+        deep[np.asarray(alpha) == 0] = 65535
+    return Photo(image, alpha, info, deep, lost)
 
 # %% ../../nbs/photos/00_files.ipynb #f334877e
 def read_pages(src, # path, open file, bytes, PIL image, or array with rows first
@@ -297,34 +434,142 @@ def check_subsampling(s) -> str:
         raise ColorganError(f"subsampling cannot be {s!r}: give '4:4:4', '4:2:2' or '4:2:0'")
     return s
 
+# %% ../../nbs/photos/00_files.ipynb #a707bbd3
+_room = dict(JPEG=('exif', 'dpi', 'xmp', 'icc_profile', 'iptc', 'comment'),
+             PNG=('exif', 'dpi', 'xmp', 'icc_profile', 'text', 'deep', 'alpha'),
+             WEBP=('exif', 'xmp', 'icc_profile', 'alpha'),
+             TIFF=('exif', 'dpi', 'xmp', 'icc_profile', 'iptc', 'deep', 'alpha'), BMP=('dpi',))
+_kinds = dict(exif='EXIF', xmp='XMP', iptc='IPTC', icc_profile='the colour profile',
+              dpi='the resolution', comment="the JPEG's comment", text="the PNG's texts",
+              alpha='transparency', deep='16 bits a channel')
+_longest = 65000 # bytes of EXIF, and of XMP, that fit into a JPEG
+
+def left_out(photo, # a `Photo`
+             format, # of the result: JPEG, PNG, WEBP, TIFF or BMP
+            ) -> list: # of phrases
+    "What of a photo's file its result cannot keep"
+    has = {**photo.info, 'alpha': photo.alpha is not None, 'deep': photo.deep is not None}
+    long = {k for k in ('exif', 'xmp')
+            if format == 'JPEG' and len(photo.info.get(k, b'')) > _longest - 2000}
+    return photo.lost + [f'{what}, which {format} cannot hold' + ' at such a length' * (k in long)
+                         for k, what in _kinds.items()
+                         if has.get(k) and (k not in _room[format] or k in long)]
+
+# %% ../../nbs/photos/00_files.ipynb #70de2f40
+def _channels(im):
+    """The pixels of an image as `(h, w, 1 to 4)`: uint16 if it comes from 16-bit levels and has
+    not been changed since"""
+    deep, a = im.info.get('rgb16'), np.atleast_3d(np.asarray(im))
+    if deep is None or deep.shape[:2] != a.shape[:2] or a.shape[2] not in (3, 4): return a
+    if not np.array_equal(_to_bytes(deep), a[..., :3]): return a
+    return deep if a.shape[2] == 3 else np.dstack([deep, a[..., 3].astype(np.uint16) * 257])
+
+def _differences(a):
+    "Each pixel less the one on its left"
+    d = a.copy()
+    d[:, 1:] -= a[:, :-1]
+    return d
+
+# %% ../../nbs/photos/00_files.ipynb #a89de417
+def _png_texts(info):
+    "The texts of a PNG, the XMP among them"
+    texts = PngImagePlugin.PngInfo()
+    for k, v in info.get('text', {}).items(): texts.add_itxt(k, str(v))
+    if info.get('xmp'): texts.add_itxt('XML:com.adobe.xmp', info['xmp'].decode('utf8', 'replace'))
+    return texts
+
+def _png16(im):
+    "A PNG of 16 bits a channel (W3C, Portable Network Graphics, third edition)"
+    info, a = im.info, _channels(im)
+    def chunk(name, content):
+        return (struct.pack('>I', len(content)) + name + content
+                + struct.pack('>I', zlib.crc32(content, zlib.crc32(name))))
+    kind = 2 if a.shape[2] == 3 else 6
+    parts = [chunk(b'IHDR', struct.pack('>IIBBBBB', im.width, im.height, 16, kind, 0, 0, 0))]
+    if info.get('icc_profile'):
+        parts.append(chunk(b'iCCP', b'ICC\0\0' + zlib.compress(info['icc_profile'])))
+    if info.get('dpi'):
+        metre = [round(v / .0254) for v in info['dpi']]
+        parts.append(chunk(b'pHYs', struct.pack('>IIB', *metre, 1)))
+    parts += [chunk(name, content) for name, content, *_ in _png_texts(info).chunks]
+    if info.get('exif'): parts.append(chunk(b'eXIf', info['exif'].removeprefix(b'Exif\0\0')))
+    pixels = _differences(a.astype('>u2').view(np.uint8).reshape(*a.shape[:2], -1))
+    lines = np.insert(pixels.reshape(len(a), -1), 0, 1, axis=1) # filter 1: less the pixel on the left
+    return b''.join([b'\x89PNG\r\n\x1a\n', *parts, chunk(b'IDAT', zlib.compress(lines, 4)),
+                     chunk(b'IEND', b'')])
+
+# %% ../../nbs/photos/00_files.ipynb #ffa2801b
+def _app13(iptc):
+    "IPTC as a segment of a JPEG"
+    block = (b'Photoshop 3.0\0' + b'8BIM\x04\x04\0\0' + struct.pack('>I', len(iptc)) + iptc
+             + b'\0' * (len(iptc) % 2))
+    return b'\xff\xed' + struct.pack('>H', len(block) + 2) + block if len(block) < 65000 else b''
+
+def _entries(im, a, counts, rows):
+    "The directory of a TIFF's page: its EXIF, how the pixels are stored, and what else belongs to it"
+    ifd, info, exif = TiffImagePlugin.ImageFileDirectory_v2(), im.info, Image.Exif()
+    if info.get('exif'): exif.load(info['exif'])
+    for k in exif: ifd[k] = exif.get_ifd(k) if k in (34665, 34853) else exif[k]
+    ifd.tagtype.update({273: 4, 279: 4, 700: 1, 33723: 7})
+    x, y = info.get('dpi') or (None, None)
+    own = {256: im.width, 257: im.height, 258: (8 * a.itemsize,) * a.shape[2], 259: 8,
+           262: 1 if a.shape[2] < 3 else 2, 273: tuple(np.cumsum([0, *counts[:-1]]).tolist()),
+           277: a.shape[2], 278: rows, 279: tuple(counts), 284: 1, 317: 2,
+           338: 2 if a.shape[2] in (2, 4) else None, 282: x, 283: y, 296: x and 2,
+           700: info.get('xmp'), 33723: info.get('iptc'), 34675: info.get('icc_profile')}
+    for k, v in own.items():
+        if v is not None: ifd[k] = v
+    return ifd
+
+def _tiff(images):
+    "A TIFF 6.0 of one page or more, compressed"
+    out, link = bytearray(b'II*\0\0\0\0\0'), 4
+    for im in images:
+        if im.mode not in ('L', 'LA', 'RGB', 'RGBA'): im = im.convert('RGB')
+        a = _channels(im)
+        rows = max(1, 2**18 // a[0].nbytes)
+        strips = [zlib.compress(_differences(a[i:i + rows])) for i in range(0, len(a), rows)]
+        ifd = _entries(im, a, [len(s) for s in strips], rows)
+        out += b'\0' * (len(out) % 2)
+        head = ifd.tobytes(len(out))
+        struct.pack_into('<I', out, link, len(out))
+        link = len(out) + 2 + 12 * struct.unpack_from('<H', head)[0]
+        out += head + b''.join(strips)
+    return bytes(out)
+
 # %% ../../nbs/photos/00_files.ipynb #84f8f116
 def encode(images, # a PIL image, or several, one after the other, of which only a TIFF holds more than the first
            format: str, # JPEG, PNG, WEBP, TIFF or BMP
            quality=95, # of JPEG and WebP, 1 to 100
            subsampling='4:4:4', # of JPEG's colours: '4:4:4' keeps all, '4:2:2' half, '4:2:0' a quarter
           ) -> bytes:
-    """The bytes of a photo's file; EXIF and resolution are taken from each image's `info`. Of
-    several images that are made one after the other, only one is in memory."""
+    """The bytes of a photo's file; what is written besides the pixels is taken from each image's
+    `info`. PNG and TIFF get 16 bits if `info['rgb16']` holds them. Of several images that are
+    made one after the other, only one is in memory."""
     images = iter([images] if isinstance(images, Image.Image) else images)
+    if format == 'TIFF': return _tiff(images)
+    im = next(images)
+    if format == 'PNG' and 'rgb16' in im.info and _channels(im).dtype == np.uint16:
+        return _png16(im)
     f = io.BytesIO()
-    if format != 'TIFF': _save(next(images), f, format, quality, subsampling)
-    else:
-        with TiffImagePlugin.AppendingTiffWriter(f) as pages:
-            for im in images:
-                _save(im, pages, format, quality, subsampling)
-                pages.newFrame()
+    _save(im, f, format, quality, subsampling)
     return f.getvalue()
 
 def _save(im, f, format, quality, subsampling):
-    "One image, or one page"
+    "One image, by Pillow"
     if format in ('JPEG', 'BMP'): im = _on_white(im)
-    info = im.info
-    kw = {k: info[k] for k in ('exif', 'dpi') if info.get(k)}
-    if format == 'JPEG' and len(kw.get('exif', b'')) > 65000: del kw['exif']
+    info, room = im.info, _room.get(format, ())
+    kw = {k: info[k] for k in ('exif', 'dpi', 'xmp', 'icc_profile', 'comment')
+          if k in room and info.get(k)}
+    if format == 'JPEG':
+        if len(kw.get('exif', b'')) > _longest: del kw['exif']
+        if len(kw.get('xmp', b'')) > _longest:
+            kw['xmp'] = marked(None, info['colorgan']) if 'colorgan' in info else None
+        if info.get('iptc'): kw['extra'] = _app13(info['iptc'])
+    if format == 'PNG': kw |= dict(pnginfo=_png_texts(info), xmp=None)
     kw |= dict(JPEG=dict(quality=quality, subsampling=check_subsampling(subsampling)),
-               WEBP=dict(quality=quality), PNG=dict(compress_level=4),
-               TIFF={} if 'exif' in kw else dict(compression='tiff_deflate')).get(format, {})
-    im.save(f, format, **kw)
+               WEBP=dict(quality=quality), PNG=dict(compress_level=4)).get(format, {})
+    im.save(f, format, **{k: v for k, v in kw.items() if v is not None})
 
 # %% ../../nbs/photos/00_files.ipynb #7890ab54
 def _on_white(im):

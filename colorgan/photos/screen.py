@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 from ..core import ColorganError, in_parallel, photo_name, write_whole
-from ..colour.lab import lab_of_levels
+from ..colour.chroma import toning
 from .files import open_photo
 from .sources import photo_files
 
@@ -22,10 +22,7 @@ from .sources import photo_files
 def colour_left(rgb: np.ndarray, # uint8 of shape `(h, w, 3)`, a small version of the photo
                ) -> float: # Lab units: 0 for grey and for any toning of grey
     "The colour that lightness does not explain: rms distance of a and b from their best parabolas in L"
-    lab = lab_of_levels(rgb).reshape(-1, 3)
-    X = np.vander(lab[:, 0] / 100, 3)
-    return float(np.sqrt(((lab[:, 1:] - X @ np.linalg.lstsq(X, lab[:, 1:],
-                                                            rcond=None)[0]) ** 2).sum(1).mean()))
+    return toning(rgb)[0]
 
 # %% ../../nbs/photos/04_screen.ipynb #1d725c31
 measures = [('full_w', '<u4'), ('full_h', '<u4'), ('colour', '<f4'), ('hash', '<u8'),

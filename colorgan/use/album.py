@@ -8,7 +8,7 @@ Docs: https://colorgan.github.io/colorgan/use/album.html.md"""
 __all__ = ['colorize_files', 'colorize_pipe']
 
 # %% ../../nbs/use/00_album.ipynb #e00a72f8
-import os, sys, time
+import os, sys, time, warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
@@ -17,8 +17,9 @@ from itertools import islice
 from pathlib import Path
 from threading import Lock
 from ..colorizer import Colorizer, OnnxNet
-from ..core import ColorganError, check_number, cores, out_of_memory, write_whole
-from ..photos.files import check_subsampling, encode, format_of, label, open_image, read_pages, read_some, reading, suffixes, writable
+from ..core import ColorganError, ColorganWarning, check_number, cores, out_of_memory, write_whole
+from ..photos.files import (check_subsampling, encode, format_of, label, left_out, open_image,
+                                   read_pages, read_some, reading, suffixes, writable)
 from ..photos.sources import other_files, photo_files
 
 # %% ../../nbs/use/00_album.ipynb #cb4a231b
@@ -134,25 +135,42 @@ class Report:
     failed: list = field(default_factory=list) # a sentence for each photo that failed
     rate: float = 0. # photos per second
     left: list = field(default_factory=list) # names of what else is in the folders: no photo that can be read, or a result
+    said: dict = field(default_factory=dict) # what is to be said of results, as phrases, each with the names of photos
 
 # %% ../../nbs/use/00_album.ipynb #956623ac
+_was = {('colour', False): 'in colour already, and colorized from lightness alone',
+        ('colour', True): 'in colour already, and colorized from lightness alone',
+        ('toned', False): 'toned, and the tone was taken away (--keep-tone leaves it)',
+        ('toned', True): 'toned, and the colours are on top of the tone'}
+
 class _Album:
     "Reads, colorizes and writes photos, in any number of threads"
-    def __init__(self, colorizer, saturation=1., hints=(), quality=95, subsampling='4:4:4'):
+    def __init__(self, colorizer, saturation=1., hints=(), quality=95, subsampling='4:4:4', mark=True, keep_tone=False):
         self.colorizer = colorizer
         self.saturation, self.hints = saturation, hints
         self.quality, self.subsampling = quality, subsampling
+        self.by, self.keep_tone = colorizer.by if mark else '', keep_tone
+        self.said = {}
         # others are not made for several threads
         self.turn = None if isinstance(colorizer.net, OnnxNet) else Lock()
-    def page(self, photo):
+    def say(self, phrase, job):
+        names = self.said.setdefault(phrase, [])
+        if label(job.src) not in names: names.append(label(job.src))
+    def page(self, photo, job, format):
         "A page in colour"
-        image, = self.colorizer.images([photo], self.saturation, self.hints, turn=self.turn)
-        return photo.finish(image)
+        for what in left_out(photo, format): self.say(f'not kept: {what}', job)
+        image, = self.colorizer.images([photo], self.saturation, self.hints, turn=self.turn,
+                                       keep_tone=self.keep_tone)
+        phrase = _was.get((image.info['was'], self.keep_tone))
+        if phrase: self.say(phrase, job)
+        if self.by and format == 'BMP': self.say('not marked as computed, which BMP has no room for', job)
+        return photo.finish(image, self.by)
     def content(self, job):
         "The bytes of a photo's file in colour, with all its pages if the format has any"
         format, pages = format_of(job.dst), read_pages(job.src)
         if format != 'TIFF': pages = islice(pages, 1)
-        return encode(map(self.page, pages), format, self.quality, self.subsampling)
+        images = (self.page(p, job, format) for p in pages)
+        return encode(images, format, self.quality, self.subsampling)
     def save(self, job): write_whole(job.dst, self.content(job))
 
 # %% ../../nbs/use/00_album.ipynb #5d485012
@@ -196,11 +214,12 @@ def _for_many(colorizer):
     return many
 
 # %% ../../nbs/use/00_album.ipynb #a332fc72
-def _settings(saturation, quality, subsampling, hints):
+def _settings(saturation, quality, subsampling, hints, mark, keep_tone):
     "What an `_Album` is told, checked"
     return dict(saturation=check_number('saturation', saturation, 0, 10),
                 quality=check_number('quality', quality, 1, 100, int),
-                subsampling=check_subsampling(subsampling), hints=list(hints))
+                subsampling=check_subsampling(subsampling), hints=list(hints), mark=mark,
+                keep_tone=keep_tone)
 
 # %% ../../nbs/use/00_album.ipynb #1ef65676
 def colorize_files(inputs, # photos, folders and zips: a path or a list of paths
@@ -214,9 +233,10 @@ def colorize_files(inputs, # photos, folders and zips: a path or a list of paths
                    hints=(), # colours at pixels of a single photo: `(x, y, '#rrggbb')`
                    overwrite=False, # colorize again what is there already in the folder
                    progress=True, # show a progress bar, on a terminal
+                   mark=True, keep_tone=False, # as for `colorize`
                   ) -> Report:
     "Colorize photos into files. One that cannot be read does not stop the others: the report says why."
-    settings = _settings(saturation, quality, subsampling, hints)
+    settings = _settings(saturation, quality, subsampling, hints, mark, keep_tone)
     jobs = _plan(inputs, out, format, suffix)
     report = Report(left=_left_alone(inputs, out, jobs))
     if hints and len(jobs) > 1:
@@ -228,9 +248,10 @@ def colorize_files(inputs, # photos, folders and zips: a path or a list of paths
     colorizer = weights if isinstance(weights, Colorizer) else Colorizer(weights, size, device)
     if len(todo) >= 8: colorizer = _for_many(colorizer)
     bar = _Progress(len(todo), progress)
-    try: _run(_Album(colorizer, **settings), todo, report, bar)
+    album = _Album(colorizer, **settings)
+    try: _run(album, todo, report, bar)
     finally: bar.close()
-    report.rate = bar.rate()
+    report.rate, report.said = bar.rate(), album.said
     return report
 
 # %% ../../nbs/use/00_album.ipynb #a55739e3
@@ -238,13 +259,17 @@ def colorize_pipe(src, # a photo, as `read_pages` takes it: an open file, for ex
                   weights='light', size=None, device=None, # as for `Colorizer`; `weights` may be a `Colorizer`
                   saturation=1., quality=95, subsampling='4:4:4', hints=(), # as for `colorize_files`
                   format=None, # suffix of the result without the dot, as 'png'; None: the photo's own
+                  mark=True, keep_tone=False, # as for `colorize`
                  ) -> bytes: # the file
     "A photo's file in, the file of the photo in colour out. Raises `ColorganError` if it cannot be read."
-    settings = _settings(saturation, quality, subsampling, hints)
+    settings = _settings(saturation, quality, subsampling, hints, mark, keep_tone)
     if format: format_of(f'x.{format}')
     if hasattr(src, 'read'): src = read_some(src, 'the input')
     with reading(src), open_image(src) as im:
         own = next((s for s, f in writable.items() if f == im.format), '.png')
     colorizer = weights if isinstance(weights, Colorizer) else Colorizer(weights, size, device)
     job = _Job(src, Path(f'x.{format}' if format else f'x{own}'))
-    return _Album(colorizer, **settings).content(job)
+    album = _Album(colorizer, **settings)
+    content = album.content(job)
+    for phrase in album.said: warnings.warn(f'the photo is {phrase}', ColorganWarning, 2)
+    return content
