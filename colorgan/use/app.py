@@ -43,6 +43,7 @@ class Painting:
             raise ColorganError(str(e).replace('the input', name)) from e
         self.src, self.name, self.size, self.hints = src, name, image.size, []
         self.small = image.copy()
+        self.small.info = {}
         self.small.thumbnail((side, side))
         self.grey = join(luminance(self.small), np.zeros((2, 1, 1), np.float32))
 
@@ -54,7 +55,7 @@ class Painting:
         "The smaller photo in colour, or with `full` the photo itself"
         w, h = self.size if full else self.small.size
         hints = [(x * (w - 1), y * (h - 1), colour) for x, y, colour in self.hints]
-        return colorizer(self.src if full else self.small, saturation, hints)
+        return colorizer(self.src if full else self.small, saturation, hints, mark=full)
 
     def file(self, colorizer, saturation=1.):
         "`(name, bytes)` of the photo in colour"
