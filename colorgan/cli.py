@@ -324,6 +324,40 @@ def _evaluate_words(p):
                         'weights to be compared at the same colourfulness')
     _words(p, 'size', 'device', 'json', 'overwrite')
 
+# %% ../nbs/12_cli.ipynb #6053afb5
+def _judge(a):
+    from colorgan.core import write_json
+    from colorgan.judge.folders import judge_folders, merged, verdict_table
+    _free(a, a.json, a.sheet, a.frontier, a.page)
+    named = [r.split('=', 1) for r in a.results]
+    if not all(len(n) == 2 and all(n) for n in named) or len({n for n, *_ in named}) < len(named):
+        raise ColorganError('results are given as NAME=FOLDER, each with a name of its own')
+    verdict = judge_folders(a.truth, dict(named), a.size, a.protocol, a.device, sheet=a.sheet,
+                            frontier_to=a.frontier, page=a.page)
+    for earlier in a.also: verdict = merged(verdict, earlier)
+    print(verdict_table(verdict))
+    if a.json: write_json(a.json, verdict)
+
+# %% ../nbs/12_cli.ipynb #e3224578
+def _judge_words(p):
+    p.add_argument('results', nargs='+', metavar='NAME=DIR',
+                   help='a name for the table, and a folder or zip of results, called as the '
+                        'photos are but for the ending')
+    p.add_argument('--truth', required=True, metavar='DIR',
+                   help='a folder or zip of the true photos')
+    p.add_argument('--protocol', metavar='NAME',
+                   help="a paper's size and resizing, as in evaluate: 'ddcolor', 'val5k', "
+                        "'ctest10k' or 'coco'")
+    p.add_argument('--sheet', metavar='PNG', help='draw grey, results and truth there')
+    p.add_argument('--frontier', metavar='PNG',
+                   help='draw how the distances change as the chroma is multiplied')
+    p.add_argument('--page', metavar='HTML',
+                   help='write a blind test there, one page to send to friends')
+    p.add_argument('--with', dest='also', action='append', default=[], metavar='JSON',
+                   help="an earlier verdict's rows in the same table; refused if its protocol "
+                        'was another')
+    _words(p, 'size', 'device', 'json', 'overwrite')
+
 # %% ../nbs/12_cli.ipynb #dae9c48d
 def _compare(a):
     from colorgan.core import write_json
@@ -503,6 +537,8 @@ commands = dict(
             'colorgan status run'),
     evaluate=(_evaluate, _evaluate_words, 'measure how close to the truth the colours are',
               'colorgan evaluate --weights run photos --size 256'),
+    judge=(_judge, _judge_words, 'judge results of any program against the true photos',
+           'colorgan judge --truth photos light=A other=B --page blind.html'),
     compare=(_compare, _compare_words,
              'train recipes on the same photos within the same budget, and judge them alike',
              'colorgan compare photos --recipes all --budget 5 --out comparison'),
