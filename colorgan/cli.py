@@ -8,7 +8,7 @@ Docs: https://colorgan.github.io/colorgan/cli.html.md"""
 __all__ = ['parser', 'main']
 
 # %% ../nbs/12_cli.ipynb #f327118e
-import argparse, os, sys, warnings
+import argparse, io, os, sys, warnings
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from . import __version__
@@ -91,10 +91,12 @@ def _colorize(a):
     if '-' in (*a.input, out): return _pipe(a)
     from colorgan.photos.files import unlimited
     from colorgan.use.album import colorize_files
+    if a.sure: _check_sure(a)
     with unlimited() if a.no_limits else nullcontext():
         report = colorize_files(a.input, out, a.weights, a.size, a.device, a.saturation, a.format,
                                 a.suffix, a.quality, a.subsampling, a.hint, a.overwrite,
-                                mark=not a.no_mark, keep_tone=a.keep_tone)
+                                mark=not a.no_mark, keep_tone=a.keep_tone, unsure=a.unsure)
+        if a.sure and not report.failed: _write_sure(a)
     if report.left:
         names = ', '.join(report.left[:8]) + (', …' if len(report.left) > 8 else '')
         print(f'colorgan: {len(report.left)} other files were left alone: {names}', file=sys.stderr)
@@ -110,12 +112,30 @@ def _colorize(a):
         print(f"  {phrase}: {', '.join(names[:8])}{more}")
     return 0 if not report.failed else 1 if report.done or report.there else 2
 
+# %% ../nbs/12_cli.ipynb #bdffa838
+def _check_sure(a):
+    "Raise `ColorganError` if there cannot be a map of how sure the colours are, before anything is colorized"
+    _free(a, a.sure)
+    if not a.sure.lower().endswith('.png'): raise ColorganError(f'the map goes into a PNG, not {a.sure}')
+    if len(a.input) > 1 or not os.path.isfile(a.input[0]) or a.input[0].lower().endswith('.zip'):
+        raise ColorganError('--sure is for one photo')
+
+def _write_sure(a):
+    "The map of one photo: white where the colour is sure"
+    import numpy as np
+    from PIL import Image
+    from colorgan.colorizer import Colorizer
+    from colorgan.photos.files import save_photo
+    sure = Colorizer(a.weights, a.size, a.device).sure(a.input[0])
+    save_photo(Image.fromarray((sure * 255 + .5).astype(np.uint8)), a.sure)
+
 # %% ../nbs/12_cli.ipynb #e7175156
 def _pipe(a):
     "One photo from standard input, to standard output, or both"
     from colorgan.use.album import colorize_pipe
     from colorgan.photos.files import format_of, unlimited
     from colorgan.core import write_whole
+    if a.sure: raise ColorganError('--sure is for a photo in a file, not in a pipe')
     if len(a.input) > 1: raise ColorganError('- stands for one photo: give no other beside it')
     if a.out == '-' and sys.stdout.isatty():
         raise ColorganError('the photo would be written to the terminal: send it to a file or '
@@ -125,7 +145,7 @@ def _pipe(a):
     format = a.format if a.out == '-' else os.path.splitext(a.out)[1][1:]
     with unlimited() if a.no_limits else nullcontext():
         content = colorize_pipe(src, a.weights, a.size, a.device, a.saturation, a.quality,
-                                a.subsampling, a.hint, format, not a.no_mark, a.keep_tone)
+                                a.subsampling, a.hint, format, not a.no_mark, a.keep_tone, a.unsure)
     if a.out != '-': write_whole(a.out, content)
     else: sys.stdout.buffer.write(content), sys.stdout.buffer.flush()
 
@@ -153,6 +173,10 @@ def _colorize_words(p):
     p.add_argument('--hint', action='append', default=[], metavar='X,Y,COLOUR',
                    help='a point of one photo and its colour, as 120,80,#c03030; given again, '
                         'more of them')
+    p.add_argument('--sure', metavar='PNG',
+                   help='of one photo, draw there how sure the colours are: white is sure')
+    p.add_argument('--unsure', choices=('colour', 'grey'), default='colour',
+                   help='grey: what is a guess stays pale (default: colour)')
     p.add_argument('--keep-tone', action='store_true',
                    help='of sepia and other toned photos: the colours come on top of the tone')
     p.add_argument('--no-mark', action='store_true',
@@ -597,6 +621,8 @@ def main(argv=None) -> int: # the exit status: 0, or 2 after an error, 1 if some
     "The `colorgan` command"
     if not sys.warnoptions: warnings.simplefilter('ignore')
     warnings.simplefilter('default', ColorganWarning)
+    for stream in sys.stdout, sys.stderr: # a console that cannot show a letter shows its number
+        if isinstance(stream, io.TextIOWrapper): stream.reconfigure(errors='backslashreplace')
     try:
         with _warnings_as_sentences():
             args = parser().parse_args(argv)

@@ -169,7 +169,7 @@ def _arrange(ui, samples): # as `_controls` makes them; paths
     "The widgets in their places, as one"
     box = lambda kind, *children: widgets.Box(children).add_class(f'colorgan-{kind}')
     import colorgan
-    rules = Path(colorgan.__file__).with_name('app.css').read_text()
+    rules = Path(colorgan.__file__).with_name('app.css').read_text(encoding='utf-8')
     for i, p in enumerate(samples):
         rules += f'.colorgan-app .colorgan-sample-{i} {{ background-image: url({_thumbnail(p)}); }}\n'
     claim = 'Colour for black-and-white photos: a guess, not the truth. Move the handle to compare.'
