@@ -460,10 +460,16 @@ def _recipes(a):
 # %% ../nbs/12_cli.ipynb #eccb7205
 def _export(a):
     from colorgan.use.onnx import export_onnx
-    _free(a, a.onnx)
+    from colorgan.core import write_whole
+    from colorgan.nets.weights import find_weights
+    card, about = find_weights(a.weights)/'README.md', Path(a.onnx).with_suffix('.md')
+    _free(a, a.onnx, about if card.is_file() else None)
     info = export_onnx(a.weights, a.onnx, a.size, a.chroma_only, a.half)
     print(f"{a.onnx}: {info['graph']} graph of {info['recipe']}, checked: within "
           f"{info['difference']:.0f} of 255 levels of torch on 99.9 % of pixels")
+    if card.is_file():
+        write_whole(about, card.read_bytes())
+        print(f'{about}: the card of these weights')
 
 # %% ../nbs/12_cli.ipynb #c9207aaa
 def _export_words(p):
