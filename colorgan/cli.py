@@ -8,7 +8,7 @@ Docs: https://colorgan.github.io/colorgan/cli.html.md"""
 __all__ = ['parser', 'main']
 
 # %% ../nbs/12_cli.ipynb #f327118e
-import argparse, os, sys, warnings
+import argparse, io, os, sys, warnings
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from . import __version__
@@ -91,10 +91,12 @@ def _colorize(a):
     if '-' in (*a.input, out): return _pipe(a)
     from colorgan.photos.files import unlimited
     from colorgan.use.album import colorize_files
+    if a.sure: _check_sure(a)
     with unlimited() if a.no_limits else nullcontext():
         report = colorize_files(a.input, out, a.weights, a.size, a.device, a.saturation, a.format,
                                 a.suffix, a.quality, a.subsampling, a.hint, a.overwrite,
-                                mark=not a.no_mark, keep_tone=a.keep_tone)
+                                mark=not a.no_mark, keep_tone=a.keep_tone, unsure=a.unsure)
+        if a.sure and not report.failed: _write_sure(a)
     if report.left:
         names = ', '.join(report.left[:8]) + (', …' if len(report.left) > 8 else '')
         print(f'colorgan: {len(report.left)} other files were left alone: {names}', file=sys.stderr)
@@ -110,12 +112,30 @@ def _colorize(a):
         print(f"  {phrase}: {', '.join(names[:8])}{more}")
     return 0 if not report.failed else 1 if report.done or report.there else 2
 
+# %% ../nbs/12_cli.ipynb #bdffa838
+def _check_sure(a):
+    "Raise `ColorganError` if there cannot be a map of how sure the colours are, before anything is colorized"
+    _free(a, a.sure)
+    if not a.sure.lower().endswith('.png'): raise ColorganError(f'the map goes into a PNG, not {a.sure}')
+    if len(a.input) > 1 or not os.path.isfile(a.input[0]) or a.input[0].lower().endswith('.zip'):
+        raise ColorganError('--sure is for one photo')
+
+def _write_sure(a):
+    "The map of one photo: white where the colour is sure"
+    import numpy as np
+    from PIL import Image
+    from colorgan.colorizer import Colorizer
+    from colorgan.photos.files import save_photo
+    sure = Colorizer(a.weights, a.size, a.device).sure(a.input[0])
+    save_photo(Image.fromarray((sure * 255 + .5).astype(np.uint8)), a.sure)
+
 # %% ../nbs/12_cli.ipynb #e7175156
 def _pipe(a):
     "One photo from standard input, to standard output, or both"
     from colorgan.use.album import colorize_pipe
     from colorgan.photos.files import format_of, unlimited
     from colorgan.core import write_whole
+    if a.sure: raise ColorganError('--sure is for a photo in a file, not in a pipe')
     if len(a.input) > 1: raise ColorganError('- stands for one photo: give no other beside it')
     if a.out == '-' and sys.stdout.isatty():
         raise ColorganError('the photo would be written to the terminal: send it to a file or '
@@ -125,7 +145,7 @@ def _pipe(a):
     format = a.format if a.out == '-' else os.path.splitext(a.out)[1][1:]
     with unlimited() if a.no_limits else nullcontext():
         content = colorize_pipe(src, a.weights, a.size, a.device, a.saturation, a.quality,
-                                a.subsampling, a.hint, format, not a.no_mark, a.keep_tone)
+                                a.subsampling, a.hint, format, not a.no_mark, a.keep_tone, a.unsure)
     if a.out != '-': write_whole(a.out, content)
     else: sys.stdout.buffer.write(content), sys.stdout.buffer.flush()
 
@@ -153,6 +173,10 @@ def _colorize_words(p):
     p.add_argument('--hint', action='append', default=[], metavar='X,Y,COLOUR',
                    help='a point of one photo and its colour, as 120,80,#c03030; given again, '
                         'more of them')
+    p.add_argument('--sure', metavar='PNG',
+                   help='of one photo, draw there how sure the colours are: white is sure')
+    p.add_argument('--unsure', choices=('colour', 'grey'), default='colour',
+                   help='grey: what is a guess stays pale (default: colour)')
     p.add_argument('--keep-tone', action='store_true',
                    help='of sepia and other toned photos: the colours come on top of the tone')
     p.add_argument('--no-mark', action='store_true',
@@ -324,6 +348,40 @@ def _evaluate_words(p):
                         'weights to be compared at the same colourfulness')
     _words(p, 'size', 'device', 'json', 'overwrite')
 
+# %% ../nbs/12_cli.ipynb #6053afb5
+def _judge(a):
+    from colorgan.core import write_json
+    from colorgan.judge.folders import judge_folders, merged, verdict_table
+    _free(a, a.json, a.sheet, a.frontier, a.page)
+    named = [r.split('=', 1) for r in a.results]
+    if not all(len(n) == 2 and all(n) for n in named) or len({n for n, *_ in named}) < len(named):
+        raise ColorganError('results are given as NAME=FOLDER, each with a name of its own')
+    verdict = judge_folders(a.truth, dict(named), a.size, a.protocol, a.device, sheet=a.sheet,
+                            frontier_to=a.frontier, page=a.page)
+    for earlier in a.also: verdict = merged(verdict, earlier)
+    print(verdict_table(verdict))
+    if a.json: write_json(a.json, verdict)
+
+# %% ../nbs/12_cli.ipynb #e3224578
+def _judge_words(p):
+    p.add_argument('results', nargs='+', metavar='NAME=DIR',
+                   help='a name for the table, and a folder or zip of results, called as the '
+                        'photos are but for the ending')
+    p.add_argument('--truth', required=True, metavar='DIR',
+                   help='a folder or zip of the true photos')
+    p.add_argument('--protocol', metavar='NAME',
+                   help="a paper's size and resizing, as in evaluate: 'ddcolor', 'val5k', "
+                        "'ctest10k' or 'coco'")
+    p.add_argument('--sheet', metavar='PNG', help='draw grey, results and truth there')
+    p.add_argument('--frontier', metavar='PNG',
+                   help='draw how the distances change as the chroma is multiplied')
+    p.add_argument('--page', metavar='HTML',
+                   help='write a blind test there, one page to send to friends')
+    p.add_argument('--with', dest='also', action='append', default=[], metavar='JSON',
+                   help="an earlier verdict's rows in the same table; refused if its protocol "
+                        'was another')
+    _words(p, 'size', 'device', 'json', 'overwrite')
+
 # %% ../nbs/12_cli.ipynb #dae9c48d
 def _compare(a):
     from colorgan.core import write_json
@@ -402,10 +460,16 @@ def _recipes(a):
 # %% ../nbs/12_cli.ipynb #eccb7205
 def _export(a):
     from colorgan.use.onnx import export_onnx
-    _free(a, a.onnx)
+    from colorgan.core import write_whole
+    from colorgan.nets.weights import find_weights
+    card, about = find_weights(a.weights)/'README.md', Path(a.onnx).with_suffix('.md')
+    _free(a, a.onnx, about if card.is_file() else None)
     info = export_onnx(a.weights, a.onnx, a.size, a.chroma_only, a.half)
     print(f"{a.onnx}: {info['graph']} graph of {info['recipe']}, checked: within "
           f"{info['difference']:.0f} of 255 levels of torch on 99.9 % of pixels")
+    if card.is_file():
+        write_whole(about, card.read_bytes())
+        print(f'{about}: the card of these weights')
 
 # %% ../nbs/12_cli.ipynb #c9207aaa
 def _export_words(p):
@@ -503,6 +567,8 @@ commands = dict(
             'colorgan status run'),
     evaluate=(_evaluate, _evaluate_words, 'measure how close to the truth the colours are',
               'colorgan evaluate --weights run photos --size 256'),
+    judge=(_judge, _judge_words, 'judge results of any program against the true photos',
+           'colorgan judge --truth photos light=A other=B --page blind.html'),
     compare=(_compare, _compare_words,
              'train recipes on the same photos within the same budget, and judge them alike',
              'colorgan compare photos --recipes all --budget 5 --out comparison'),
@@ -561,6 +627,8 @@ def main(argv=None) -> int: # the exit status: 0, or 2 after an error, 1 if some
     "The `colorgan` command"
     if not sys.warnoptions: warnings.simplefilter('ignore')
     warnings.simplefilter('default', ColorganWarning)
+    for stream in sys.stdout, sys.stderr: # a console that cannot show a letter shows its number
+        if isinstance(stream, io.TextIOWrapper): stream.reconfigure(errors='backslashreplace')
     try:
         with _warnings_as_sentences():
             args = parser().parse_args(argv)

@@ -131,6 +131,18 @@ def network(weights, # bundled weights by name, a model folder, a run, an ONNX f
     raise ColorganError('weights are a name, a folder, a generator or a function, not '
                         f'{type(weights).__name__}')
 
+# %% ../nbs/10_colorizer.ipynb #49d955e0
+SURE = (1.47, 1.38) # of `likely`, fitted by benchmarks/sure.py
+
+def likely(moved): # Lab units, any shape
+    "How likely a colour that moves so far is within 10 Lab units of the truth"
+    return (1 / (1 + np.exp(-SURE[0]) * (moved + .5) ** SURE[1])).astype(np.float32)
+
+def paleness(sure):
+    "What the chroma is multiplied by where guesses are to stay pale: 0 below .1, 1 above .4"
+    t = np.clip((sure - .1) / .3, 0, 1)
+    return t * t * (3 - 2 * t)
+
 # %% ../nbs/10_colorizer.ipynb #f7e0a37a
 class Colorizer:
     "Colorizes photos: `Colorizer()(photo)`"
@@ -151,12 +163,13 @@ class Colorizer:
                  hints=(), # colours at pixels of the photo: `(x, y, '#rrggbb')`
                  mark=True, # say in `info['xmp']` that the colours are computed, and by what
                  keep_tone=False, # of a sepia photo: the colours come on top of it
+                 unsure='colour', # 'grey' lets what is a guess stay pale
                 ): # PIL image, RGB or, where the photo had transparency, RGBA
         """The photo in colour, upright, with its own size and lightness; `info['was']` says what
         it was: 'grey', 'toned' or 'colour'. Raises `ColorganError` if it cannot be read."""
         saturation = check_number('saturation', saturation, 0, 10)
         photo = read_photo(photo)
-        image, = self.images([photo], saturation, hints, keep_tone=keep_tone)
+        image, = self.images([photo], saturation, hints, keep_tone=keep_tone, unsure=unsure)
         return photo.finish(image, self.by if mark else '')
 
     def images(self,
@@ -164,7 +177,7 @@ class Colorizer:
                saturation=1., hints=(), # as in a call
                seen=None, # `Photo`s that the network sees instead
                turn=None, # a lock to hold while the network works, if it is not made for several threads
-               keep_tone=False, # as in a call
+               keep_tone=False, unsure='colour', # as in a call
               ) -> list: # PIL images
         "The photos in colour, without transparency; those of one shape go through the network together"
         ys, Ls, kinds = [], [], []
@@ -175,7 +188,11 @@ class Colorizer:
             ys.append(y)
             Ls.append(L)
         if seen is not None: Ls = [self.see(photo)[1] for photo in seen]
-        with turn or nullcontext(): chroma = self.chroma(Ls)
+        if unsure not in ('colour', 'grey'):
+            raise ColorganError(f"unsure cannot be {unsure!r}: give 'colour' or 'grey'")
+        with turn or nullcontext():
+            chroma = self.chroma(Ls)
+            if unsure == 'grey': chroma = [ab * paleness(self.likely(L)) for ab, L in zip(chroma, Ls)]
         tones = [tone if keep_tone else None for _, tone in kinds]
         images = [self.join(y, L, ab, saturation, hints, tone)
                   for y, L, ab, tone in zip(ys, Ls, chroma, tones)]
@@ -187,6 +204,27 @@ class Colorizer:
         y = luminance(photo.image) if photo.deep is None else deep_luminance(photo.deep)
         coarse = y if photo.deep is None else (y * 65535 + .5).astype(np.uint16)
         return y, shrink(coarse, small_shape(*y.shape, self.size))
+
+    def sure(self, photo) -> np.ndarray: # a photo as in a call; float32 `(height, width)`, 0 to 1
+        """How likely it is, at each pixel, that the colour is within 10 Lab units of the truth.
+        Calibrated for the bundled weights; for others it says where they are surer."""
+        photo = read_photo(photo)
+        y, L = self.see(photo)
+        return np.clip(resized(self.likely(L)[None], y.shape)[0], 0, 1)
+
+    def likely(self, L):
+        "`sure` of a small lightness"
+        return likely(self.moved(L))
+
+    def moved(self, L):
+        """How far the chroma moves, on average and in Lab units, when the photo is mirrored, seen
+        smaller and larger, and grainy: float32 `(h, w)`"""
+        grain = np.random.default_rng(0).normal(0, 4, L.shape).astype(np.float32)
+        others = [resized(L[None], [max(1, round(n * k)) for n in L.shape])[0] for k in (.75, 1.25)]
+        seen = self._predict([L, L[:, ::-1], np.clip(L + grain, 0, 100), *others])
+        seen[1] = seen[1][..., ::-1]
+        seen = np.stack([resized(np.ascontiguousarray(ab), L.shape) for ab in seen])
+        return np.hypot(*(seen - seen.mean(0)).transpose(1, 0, 2, 3)).mean(0)
 
     def chroma(self, Ls):
         """a and b, `(2, h, w)` in Lab units, for each small lightness; `steadied` above the
@@ -230,7 +268,7 @@ def colorize(photo, # path, open file, bytes, PIL image, or array with rows firs
              saturation=1., # 0 leaves it grey, 2 is twice as colourful
              device=None, # 'cpu', 'cuda', …; None: the best there is
              hints=(), # colours at pixels of the photo: `(x, y, '#rrggbb')`
-             mark=True, keep_tone=False, # as in a call of `Colorizer`
+             mark=True, keep_tone=False, unsure='colour', # as in a call of `Colorizer`
             ): # PIL image of the photo's own size
     "One photo in colour"
-    return _colorizer(weights, size, device)(photo, saturation, hints, mark, keep_tone)
+    return _colorizer(weights, size, device)(photo, saturation, hints, mark, keep_tone, unsure)

@@ -117,6 +117,23 @@ def out_of_memory(e) -> bool:
     "Whether an exception says that memory ran out: the machine's, or a GPU's (torch need not be imported)"
     return type(e).__name__ in ('OutOfMemoryError', 'MemoryError')
 
+# %% ../nbs/core.ipynb #a6ac1279
+def lock(f, # an open file
+         wait=True, # until it is free; else raises `BlockingIOError` if it is not
+        ):
+    "Lock a file until it is closed, where the system can do that"
+    if fcntl: return fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    try: import msvcrt
+    except ImportError: return
+    while True:
+        at = os.lseek(f.fileno(), 0, os.SEEK_CUR)
+        os.lseek(f.fileno(), 2**30, os.SEEK_SET)
+        try: return msvcrt.locking(f.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            if not wait: raise BlockingIOError from None
+            time.sleep(.1)
+        finally: os.lseek(f.fileno(), at, os.SEEK_SET)
+
 # %% ../nbs/core.ipynb #939f0d49
 def cores() -> int:
     "How many cores this process may use"
@@ -274,7 +291,7 @@ def fetch(url, # where it is
 def _download(url, f, tag, known, timeout):
     "What is missing of the file `f`; all of it if the server has another file by now, as its `tag` tells"
     have = f.seek(0, os.SEEK_END)
-    was = tag.read_text() if tag.exists() else ''
+    was = tag.read_text(encoding='latin-1') if tag.exists() else ''
     if have and not (was or known): have = 0
     try: r = open_url(url, have, timeout, was if have else '')
     except HTTPError as e:
@@ -293,7 +310,7 @@ def only_one(path):
     "The file at `path`, open for appending, while no other process has it"
     while True:
         with open(path, 'a+b') as f:
-            if fcntl: fcntl.flock(f, fcntl.LOCK_EX)
+            lock(f)
             try: same = os.path.samestat(os.stat(path), os.fstat(f.fileno()))
             except FileNotFoundError: same = False # whoever had it has just put it away
             if same:

@@ -108,7 +108,7 @@ class Run:
         if isinstance(log, int): log = text.encode()[:log].decode() # from an earlier version
         if not state and text and any(self.checkpoints.folder.glob('*.damaged')):
             copy_of = self.folder.path/'log.jsonl.damaged'
-            copy_of.write_text(text)
+            copy_of.write_text(text, encoding='utf-8')
             print(f'No checkpoint is left, so the run begins anew; its log is in {copy_of}.')
         if log != text: self.folder.set_log(log)
         return state

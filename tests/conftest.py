@@ -6,7 +6,7 @@ import pytest
 
 os.environ.update(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1', TOKENIZERS_PARALLELISM='false')
 # Processes that train are forks of one that has imported the library and done nothing: autograd's threads do not survive a fork.
-multiprocessing.set_forkserver_preload(['colorgan.run'])
+if 'forkserver' in multiprocessing.get_all_start_methods(): multiprocessing.set_forkserver_preload(['colorgan.run'])
 
 
 @pytest.hookimpl(wrapper=True)

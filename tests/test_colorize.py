@@ -1,6 +1,7 @@
 """Photos in, photos out: their lightness, their formats, damaged ones, very large ones, and kills."""
 import io
 import json
+import os
 import random
 import shutil
 import signal
@@ -20,7 +21,8 @@ from skimage.color import lab2rgb, rgb2lab
 
 from colorgan.use.album import colorize_files
 from colorgan.colour.chroma import cubic, join, luminance, resize_matrix
-from colorgan.colorizer import Colorizer, OnnxNet, TorchNet, digest
+from colorgan.cli import main
+from colorgan.colorizer import Colorizer, OnnxNet, TorchNet, colorize, digest
 from colorgan.photos.files import read_photo
 from colorgan.colour.hints import chroma_of
 from colorgan.colour.lab import RGB_FROM_XYZ, WHITE, XYZ_FROM_RGB
@@ -509,3 +511,20 @@ def test_a_generator_that_is_being_trained():
         with ThreadPoolExecutor(6) as pool: results = list(pool.map(predict, range(36)))
         assert all(np.array_equal(ab, right[i % 12]) and training for i, (ab, training) in enumerate(results))
         assert all(torch.equal(t, before[k]) for k, t in gen.state_dict().items())
+
+
+@pytest.mark.parametrize('command', [[sys.executable, 'colorize.py'], ['node', 'colorize.mjs']], ids=['python', 'javascript'])
+def test_the_examples_in_other_languages(cat, tmp_path, command, capsys):
+    examples = Path(__file__).parent.parent/'examples'
+    assert main(['export', 'light', '--onnx', str(tmp_path/'photo.onnx')]) == 0
+    assert (tmp_path/'photo.md').read_text(encoding='utf-8').startswith('---')
+    cat.save(tmp_path/'cat.png')
+    for p in examples.iterdir(): shutil.copy(p, tmp_path)
+    packages = os.environ.get('NODE_MODULES')
+    if command[0] == 'node':
+        if not packages: pytest.skip('NODE_MODULES names no folder with onnxruntime-node and sharp')
+        (tmp_path/'node_modules').symlink_to(packages)
+    done = subprocess.run([*command, 'photo.onnx', 'cat.png', 'out.png'], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ours = np.asarray(colorize(cat)).astype(int)
+    assert np.abs(np.asarray(Image.open(tmp_path/'out.png').convert('RGB')) - ours).max() <= 2

@@ -221,6 +221,26 @@ def test_settings_ini_mirrors_nbdev(config):
                              'branch', 'min_python'}
 
 
+def test_citation_and_llms_are_true(config):
+    cited = yaml.safe_load((root/'CITATION.cff').read_text(encoding='utf-8'))
+    project = tomllib.loads((root/'pyproject.toml').read_text(encoding='utf-8'))['project']
+    assert (cited['version'], cited['license']) == (config.version, project['license'])
+    assert [a['name'] for a in cited['authors']] == [a['name'] for a in project['authors']]
+    assert (cited['repository-code'], cited['url']) == (project['urls']['Repository'], project['urls']['Documentation'])
+    text = (root/'llms.txt').read_text(encoding='utf-8')
+    links = re.findall(r'\]\((\S+)\)', text)
+    assert links and [x for x in links if not here.match(x) or not (root/here.sub('', x)).exists()] == []
+    readme = (root/'README.md').read_text(encoding='utf-8')
+    assert [c for c in re.findall('pip install [^`\n]*', text) if c not in readme] == []
+
+
+def test_python_versions_are_those_that_are_tried():
+    project = tomllib.loads((root/'pyproject.toml').read_text(encoding='utf-8'))['project']
+    named = {c.rpartition(' ')[2] for c in project['classifiers'] if re.search(r':: 3\.\d+$', c)}
+    jobs = yaml.safe_load((root/'.github'/'workflows'/'systems.yml').read_text(encoding='utf-8'))['jobs']
+    assert {v for job in jobs.values() for v in job['strategy']['matrix']['python']} == named
+
+
 def test_setup_py_is_one_line():
     assert (root/'setup.py').read_text(encoding='utf-8') == 'from setuptools import setup; setup()\n'
 
@@ -259,7 +279,9 @@ def test_workflow(path):
     assert set(workflow['permissions'].values()) <= {'read'} and 'extra-index' not in text.lower().replace('_', '-')
     for job in workflow['jobs'].values():
         if 'uses' in job: continue
-        assert job['timeout-minutes'] <= 90 and job['runs-on'] == 'ubuntu-latest'
+        systems = job.get('strategy', {}).get('matrix', {}).get('system', ['ubuntu-latest'])
+        assert job['runs-on'] in ('ubuntu-latest', '${{ matrix.system }}')
+        assert job['timeout-minutes'] <= 90 and set(systems) <= {f'{s}-latest' for s in ('ubuntu', 'windows', 'macos')}
         for step in job['steps']:
             assert ('uses' in step) != ('run' in step)
             if step.get('uses', '').startswith('actions/checkout'): assert step['with']['persist-credentials'] is False

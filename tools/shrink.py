@@ -1,5 +1,5 @@
 """Make the pictures in notebooks small: a PNG output beyond 60 kB becomes a JPEG at most 1100
-pixels wide. Usage: shrink.py NOTEBOOK..."""
+pixels wide, and of an output that is stored as PNG and as JPEG the smaller one stays. Usage: shrink.py NOTEBOOK..."""
 import base64, io, json, sys
 from pathlib import Path
 from PIL import Image
@@ -18,7 +18,9 @@ def shrink(path):
     nb = json.loads(path.read_text())
     for data in (o['data'] for c in nb['cells']
                  for o in c.get('outputs', []) if 'image/png' in o.get('data', {})):
-        if jpeg := smaller(''.join(data['image/png'])):
+        if 'image/jpeg' in data:
+            del data[max(('image/png', 'image/jpeg'), key=lambda k: len(''.join(data[k])))]
+        elif jpeg := smaller(''.join(data['image/png'])):
             del data['image/png']
             data['image/jpeg'] = jpeg
     path.write_text(json.dumps(nb, indent=1, ensure_ascii=False) + '\n')

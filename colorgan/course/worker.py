@@ -32,7 +32,7 @@ def end_below(pid, spared=()):
         there = below(pid, spared)
         if not there: return
         for p in there:
-            with suppress(ProcessLookupError, PermissionError): os.kill(p, signal.SIGKILL)
+            with suppress(ProcessLookupError, PermissionError): os.kill(p, getattr(signal, 'SIGKILL', signal.SIGTERM))
             with suppress(ChildProcessError): os.waitpid(p, os.WNOHANG)
         time.sleep(.01)
 
@@ -83,7 +83,8 @@ class Worker:
         return 'its process no longer replies as it should'
     def end(self):
         with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+            if hasattr(os, 'killpg'): os.killpg(self.process.pid, signal.SIGKILL)
+            else: self.process.kill()
         end_below(os.getpid(), self.spared)
 
 # %% ../../nbs/course/18_worker.ipynb #18a0000c

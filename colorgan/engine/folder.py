@@ -11,7 +11,7 @@ __all__ = ['RunFolder', 'read_lines', 'status', 'interrupted_runs']
 import json, platform, time
 from contextlib import contextmanager
 from pathlib import Path
-from ..core import ColorganError, make_folder, write_json, write_whole
+from ..core import ColorganError, lock, make_folder, write_json, write_whole
 
 # %% ../../nbs/engine/03_folder.ipynb #475b75a0
 class RunFolder:
@@ -92,22 +92,19 @@ class RunFolder:
         "Inside, no other process can enter; raises `ColorganError` if another one is in there"
         make_folder(self.path)
         with open(self._lock, 'w') as f:
-            try:
-                import fcntl
-                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try: lock(f, wait=False)
             except BlockingIOError:
                 raise ColorganError(f'another process is training in {self.path}: '
                                     'wait for it, or give another folder') from None
-            except (ImportError, OSError): pass
+            except OSError: pass
             yield
     def is_locked(self) -> bool:
         "Whether a process of this machine is training in the folder"
         try:
-            import fcntl
-            with open(self._lock) as f: fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            with open(self._lock, 'r+') as f: lock(f, wait=False)
             return False
         except BlockingIOError: return True
-        except (ImportError, OSError): return False
+        except OSError: return False
 
     def state(self, # of the run: 'finished', 'running', 'interrupted' or 'not begun'
               quiet=120., # seconds without a sign of life after which a training on another machine counts as dead

@@ -145,11 +145,13 @@ _was = {('colour', False): 'in colour already, and colorized from lightness alon
 
 class _Album:
     "Reads, colorizes and writes photos, in any number of threads"
-    def __init__(self, colorizer, saturation=1., hints=(), quality=95, subsampling='4:4:4', mark=True, keep_tone=False):
+    def __init__(self, colorizer, saturation=1., hints=(), quality=95, subsampling='4:4:4', mark=True, keep_tone=False,
+                 unsure='colour'):
         self.colorizer = colorizer
         self.saturation, self.hints = saturation, hints
         self.quality, self.subsampling = quality, subsampling
         self.by, self.keep_tone = colorizer.by if mark else '', keep_tone
+        self.unsure = unsure
         self.said = {}
         # others are not made for several threads
         self.turn = None if isinstance(colorizer.net, OnnxNet) else Lock()
@@ -160,7 +162,7 @@ class _Album:
         "A page in colour"
         for what in left_out(photo, format): self.say(f'not kept: {what}', job)
         image, = self.colorizer.images([photo], self.saturation, self.hints, turn=self.turn,
-                                       keep_tone=self.keep_tone)
+                                       keep_tone=self.keep_tone, unsure=self.unsure)
         phrase = _was.get((image.info['was'], self.keep_tone))
         if phrase: self.say(phrase, job)
         if self.by and format == 'BMP': self.say('not marked as computed, which BMP has no room for', job)
@@ -214,12 +216,12 @@ def _for_many(colorizer):
     return many
 
 # %% ../../nbs/use/00_album.ipynb #a332fc72
-def _settings(saturation, quality, subsampling, hints, mark, keep_tone):
+def _settings(saturation, quality, subsampling, hints, mark, keep_tone, unsure):
     "What an `_Album` is told, checked"
     return dict(saturation=check_number('saturation', saturation, 0, 10),
                 quality=check_number('quality', quality, 1, 100, int),
                 subsampling=check_subsampling(subsampling), hints=list(hints), mark=mark,
-                keep_tone=keep_tone)
+                keep_tone=keep_tone, unsure=unsure)
 
 # %% ../../nbs/use/00_album.ipynb #1ef65676
 def colorize_files(inputs, # photos, folders and zips: a path or a list of paths
@@ -233,10 +235,10 @@ def colorize_files(inputs, # photos, folders and zips: a path or a list of paths
                    hints=(), # colours at pixels of a single photo: `(x, y, '#rrggbb')`
                    overwrite=False, # colorize again what is there already in the folder
                    progress=True, # show a progress bar, on a terminal
-                   mark=True, keep_tone=False, # as for `colorize`
+                   mark=True, keep_tone=False, unsure='colour', # as for `colorize`
                   ) -> Report:
     "Colorize photos into files. One that cannot be read does not stop the others: the report says why."
-    settings = _settings(saturation, quality, subsampling, hints, mark, keep_tone)
+    settings = _settings(saturation, quality, subsampling, hints, mark, keep_tone, unsure)
     jobs = _plan(inputs, out, format, suffix)
     report = Report(left=_left_alone(inputs, out, jobs))
     if hints and len(jobs) > 1:
@@ -259,10 +261,10 @@ def colorize_pipe(src, # a photo, as `read_pages` takes it: an open file, for ex
                   weights='light', size=None, device=None, # as for `Colorizer`; `weights` may be a `Colorizer`
                   saturation=1., quality=95, subsampling='4:4:4', hints=(), # as for `colorize_files`
                   format=None, # suffix of the result without the dot, as 'png'; None: the photo's own
-                  mark=True, keep_tone=False, # as for `colorize`
+                  mark=True, keep_tone=False, unsure='colour', # as for `colorize`
                  ) -> bytes: # the file
     "A photo's file in, the file of the photo in colour out. Raises `ColorganError` if it cannot be read."
-    settings = _settings(saturation, quality, subsampling, hints, mark, keep_tone)
+    settings = _settings(saturation, quality, subsampling, hints, mark, keep_tone, unsure)
     if format: format_of(f'x.{format}')
     if hasattr(src, 'read'): src = read_some(src, 'the input')
     with reading(src), open_image(src) as im:

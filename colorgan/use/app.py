@@ -43,6 +43,7 @@ class Painting:
             raise ColorganError(str(e).replace('the input', name)) from e
         self.src, self.name, self.size, self.hints = src, name, image.size, []
         self.small = image.copy()
+        self.small.info = {}
         self.small.thumbnail((side, side))
         self.grey = join(luminance(self.small), np.zeros((2, 1, 1), np.float32))
 
@@ -54,7 +55,7 @@ class Painting:
         "The smaller photo in colour, or with `full` the photo itself"
         w, h = self.size if full else self.small.size
         hints = [(x * (w - 1), y * (h - 1), colour) for x, y, colour in self.hints]
-        return colorizer(self.src if full else self.small, saturation, hints)
+        return colorizer(self.src if full else self.small, saturation, hints, mark=full)
 
     def file(self, colorizer, saturation=1.):
         "`(name, bytes)` of the photo in colour"
@@ -168,7 +169,7 @@ def _arrange(ui, samples): # as `_controls` makes them; paths
     "The widgets in their places, as one"
     box = lambda kind, *children: widgets.Box(children).add_class(f'colorgan-{kind}')
     import colorgan
-    rules = Path(colorgan.__file__).with_name('app.css').read_text()
+    rules = Path(colorgan.__file__).with_name('app.css').read_text(encoding='utf-8')
     for i, p in enumerate(samples):
         rules += f'.colorgan-app .colorgan-sample-{i} {{ background-image: url({_thumbnail(p)}); }}\n'
     claim = 'Colour for black-and-white photos: a guess, not the truth. Move the handle to compare.'
