@@ -1,4 +1,4 @@
-"""All recipes on the same photos within the same budget, judged alike: one table, one sheet
+"""All recipes on the same photos, with the same budget and the same metrics: one table, one sheet
 
 Docs: https://colorgan.github.io/colorgan/judge/race.html.md"""
 
@@ -52,7 +52,7 @@ def mean_losses(weights, # as `load_model` takes them
                 refs, # photos, as `photo_files` gives them
                 size=64, # side of the squares that they are made
                ) -> dict: # `mse` and `huber`
-    "Mean losses of the painted channels, in network range"
+    "Mean losses of the predicted channels, in network range"
     gen, sums, n = load_model(weights), dict(mse=0., huber=0.), 0
     for batch in in_batches(refs, size, 'rough'):
         rgb = rgb_tensor([im for _, im in batch])
