@@ -1,4 +1,4 @@
-"""Half precision where it is fast; the largest batch that fits, found by trying; and compilation where it works
+"""Half precision where it is fast; the largest batch that fits, found by trial; and compilation where it works
 
 Docs: https://colorgan.github.io/colorgan/engine/fast.html.md"""
 
