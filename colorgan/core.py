@@ -1,4 +1,4 @@
-"""Errors in one sentence, files written whole, folders, cores, and downloads that go on where they broke off
+"""Errors in one sentence, files written whole, folders, cores, and downloads that resume
 
 Docs: https://colorgan.github.io/colorgan/core.html.md"""
 
