@@ -295,7 +295,7 @@ def only_one(path):
         with open(path, 'a+b') as f:
             if fcntl: fcntl.flock(f, fcntl.LOCK_EX)
             try: same = os.path.samestat(os.stat(path), os.fstat(f.fileno()))
-            except FileNotFoundError: same = False # whoever had it has just put it away
+            except FileNotFoundError: same = False # another process has just moved it away
             if same:
                 yield f
                 return
