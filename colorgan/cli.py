@@ -45,7 +45,7 @@ def _words(p, *names):
                      "resnet18-two-stage)"),
         size=dict(type=int, metavar='N', help='short side in pixels'),
         device=dict(metavar='D', help='cpu, cuda or mps (default: the best there is)'),
-        json=dict(metavar='FILE', help='write the figures there, too'),
+        json=dict(metavar='FILE', help='write the scores there, too'),
         overwrite=dict(action='store_true', help='write over files that are there already'))
     for n in names: p.add_argument(f'--{n}', **shared[n])
 
@@ -171,16 +171,8 @@ def _colorize_words(p):
                    help="of JPEG's colours: 4:4:4, 4:2:2 or 4:2:0 (default: 4:4:4, all of "
                         "them)")
     p.add_argument('--hint', action='append', default=[], metavar='X,Y,COLOUR',
-                   help='a point of one photo and its colour, as 120,80,#c03030; given again, '
+                   help='a pixel of one photo and its color, as 120,80,#c03030; given again, '
                         'more of them')
-    p.add_argument('--sure', metavar='PNG',
-                   help='of one photo, draw there how sure the colours are: white is sure')
-    p.add_argument('--unsure', choices=('colour', 'grey'), default='colour',
-                   help='grey: what is a guess stays pale (default: colour)')
-    p.add_argument('--keep-tone', action='store_true',
-                   help='of sepia and other toned photos: the colours come on top of the tone')
-    p.add_argument('--no-mark', action='store_true',
-                   help='do not write into the results (as XMP) that their colours are computed')
     p.add_argument('--overwrite', action='store_true', help='colorize again what is there already')
     p.add_argument('--no-limits', action='store_true',
                    help='read photos of any size, however long that takes; only if you trust them')
@@ -288,7 +280,7 @@ _figures = dict(ab='mean ab distance', psnr='PSNR, dB', ssim='SSIM', de2000='CIE
                 warm='warm bias', frechet='Frechet (Lite0)', lpips='LPIPS', fid='FID',
                 **{'is': 'Inception Score'})
 def _print_figures(r):
-    "The figures of one weights, with the 95 % intervals of those that are means over photos"
+    "The scores of one colorizer, with the 95 % intervals of those that are means over photos"
     print(f"\n{r['weights']}")
     for k, name in _figures.items():
         if k not in r: continue
@@ -627,8 +619,6 @@ def main(argv=None) -> int: # the exit status: 0, or 2 after an error, 1 if some
     "The `colorgan` command"
     if not sys.warnoptions: warnings.simplefilter('ignore')
     warnings.simplefilter('default', ColorganWarning)
-    for stream in sys.stdout, sys.stderr: # a console that cannot show a letter shows its number
-        if isinstance(stream, io.TextIOWrapper): stream.reconfigure(errors='backslashreplace')
     try:
         with _warnings_as_sentences():
             args = parser().parse_args(argv)
@@ -637,7 +627,7 @@ def main(argv=None) -> int: # the exit status: 0, or 2 after an error, 1 if some
             status = args.run(args) or 0
             sys.stdout.flush()
             return status
-    except BrokenPipeError: # whoever read it, `head` for example, has seen enough
+    except BrokenPipeError: # the reader, `head` for example, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (Exception, KeyboardInterrupt) as e:

@@ -114,7 +114,7 @@ def score_batch(results, # PIL images, or None: grey
                 device='cpu', score=score_photos,
                 views=None, judges=None, # a dict to which what `judges` see in the results is added
                ) -> dict: # name: array with a number for each photo
-    "The figures of `colorgan.colour.metrics` for each pair"
+    "The metrics of `colorgan.colour.metrics` for each pair"
     out = {}
     for which in alike(truths, 2**16 if torch.device(device).type == 'cpu' else 2**24):
         truth = rgb_tensor([truths[i] for i in which], device)
@@ -128,13 +128,13 @@ def score_batch(results, # PIL images, or None: grey
 
 # %% ../nbs/11_evaluation.ipynb #368d6923
 class Tables:
-    """The figures of every photo, for each colorizer, `grey` and `truth`:
+    """The scores of every photo, for each colorizer, `grey` and `truth`:
     `.scores[name][figure]` is an array, `.views[name]` what networks saw"""
     def __init__(self, names, device='cpu', judges=None):
         self.scores, self.views = {k: {} for k in (*names, 'grey', 'truth')}, {k: {} for k in (*names, 'grey', 'truth')}
         self.device, self.judges = device, judges
     def add(self, name, ims, truths, score=None):
-        "The results `ims` (None: grey) for the photos `truths`; `score` computes other figures than all"
+        "The results `ims` (None: grey) for the photos `truths`; `score` computes other metrics than all"
         score = ((lambda _, t: dict(cf=colourfulness(t), cf_abs=colourfulness(t, True)))
                  if name == 'truth' else score or self.score)
         views = {}
@@ -157,11 +157,11 @@ class Tables:
 def score_set(colorizers: dict, # name: `Colorizer`
               refs, # references of `photo_files`
               size=None, square=None, # see `photo_at`
-              device='cpu', # where the figures are computed
+              device='cpu', # where the metrics are computed
               judges=None, # `Judges`, or None: no networks
               factors=(), # of the chroma, at which each colorizer is scored as well, as `(name, factor)`
              ) -> tuple: # `Tables`; numbers of the photos; names of those that could not be read
-    "The figures of every photo, as each colorizer makes it, beside grey and truth"
+    "The scores of every photo for each colorizer, and for grey and truth"
     more = [f for f in factors if f != 1]
     names = [*colorizers, *itertools.product(colorizers, more)]
     tables, numbers, skipped = Tables(names, device, judges), [], []
@@ -234,7 +234,7 @@ def frontier_picture(frontiers, # name: rows of `frontier`
     return picture(fig)
 
 # %% ../nbs/11_evaluation.ipynb #15e9a17e
-def interval(values, # a figure for each photo
+def interval(values, # a score for each photo
              draws=2000, share=.95, seed=0,
             ) -> list: # lower and upper end
     "Bootstrap interval of the mean over photos"
@@ -301,7 +301,7 @@ def named(weights):
 def summary(tables, # `Tables`
             name, # whose
            ) -> dict: # plain numbers
-    "Means over photos beside grey's or the truth's, and the intervals of the means"
+    "Means over photos next to grey's or the truth's, and the intervals of the means"
     own, out = tables.scores[name], {}
     for k, v in own.items():
         beside = 'truth' if k.startswith('cf') else 'grey'

@@ -57,7 +57,7 @@ def download(page, card, to):
 
 
 def seconds(card):
-    return float(card.locator('.facts').inner_text().split('painted in ')[1].split()[0])
+    return float(card.locator('.facts').inner_text().split('colorized in ')[1].split()[0])
 
 
 @pytest.mark.parametrize(('name', 'scale', 'number'),

@@ -152,8 +152,8 @@ def resized(planes: np.ndarray, # float32 `(n, h, w)`
 CELLS = 16
 
 # %% ../../nbs/colour/01_chroma.ipynb #6a742569
-def steadied(ab: np.ndarray,   # chroma that a network painted of a photo, float32 `(2, h, w)`
-             sure: np.ndarray, # what it painted of the same photo at the size it was trained at, `(2, any, any)`
+def steadied(ab: np.ndarray,   # chroma that a network predicted for a photo, float32 `(2, h, w)`
+             sure: np.ndarray, # its prediction for the same photo at the size it was trained at, `(2, any, any)`
             ) -> np.ndarray:   # `(2, h, w)`
     "The details of `ab` with the coarse colours of `sure`"
     grid = small_shape(*ab.shape[1:], CELLS)

@@ -1,4 +1,4 @@
-"""Points of colour that somebody gives, spread over what the network painted, as far as the next edge
+"""Colors that you place on a few pixels, spread over the network's prediction as far as the next edge
 
 Docs: https://colorgan.github.io/colorgan/colour/hints.html.md"""
 
@@ -56,11 +56,11 @@ def distance(L: np.ndarray, # lightness, 0…100, `(h, w)`
     return MCP_Geometric(1 / min(L.shape) + (slope / edge) ** 2).find_costs([(row, column)])[0]
 
 # %% ../../nbs/colour/02_hints.ipynb #817417f9
-def spread(ab: np.ndarray, # a and b as painted, real units, float32 `(2, h, w)`
+def spread(ab: np.ndarray, # the predicted a and b, real units, float32 `(2, h, w)`
            L: np.ndarray, # the small lightness, `(h, w)`
            hints: list, # each as `read_hint` takes it
            size: tuple, # width and height of the photo
-           reach=.7, # as far as a hint is stronger than what was painted
+           reach=.7, # distance up to which a hint is stronger than the prediction
           ) -> np.ndarray: # like `ab`
     """The chroma `ab` with hints spread over it. Raises `ColorganError` with one sentence for
     a hint that is none."""

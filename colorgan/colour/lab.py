@@ -1,4 +1,4 @@
-"""The few constants that everything in colorgan follows from, in a module that needs numpy and nothing else
+"""The few constants behind everything in colorgan, in a module that needs only numpy
 
 Docs: https://colorgan.github.io/colorgan/colour/lab.html.md"""
 

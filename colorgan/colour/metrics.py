@@ -1,4 +1,4 @@
-"""What each figure rewards and what it misses, shown on five ways to colour the same photo
+"""What each metric rewards and what it misses, shown on five ways to colorize the same photo
 
 Docs: https://colorgan.github.io/colorgan/colour/metrics.html.md"""
 
@@ -36,7 +36,7 @@ def _window():
 def ssim(rgb, # the result, RGB in [0, 1], shape `(n, 3, h, w)`
          truth, # the true photos
         ): # for each photo, shape `(n,)`; 1 is perfect
-    "Structural similarity (Wang et al. 2004), mean over channels and points; sides below 11 are padded"
+    "Structural similarity (Wang et al. 2004), mean over channels and pixels; sides below 11 are padded"
     (c, h, w), g = rgb.shape[1:], _window().to(rgb).float()
     x, y = (F.pad(t.float(), (0, max(0, 11 - w), 0, max(0, 11 - h)), mode='replicate')
             for t in (rgb, truth))
@@ -67,7 +67,7 @@ def _seventh(C):
 # %% ../../nbs/colour/04_metrics.ipynb #76c36942
 def ciede2000(lab, # CIE Lab, shape `(n, 3, h, w)`
               true_lab, # the same
-             ): # the difference at each point, shape `(n, h, w)`
+             ): # the difference at each pixel, shape `(n, h, w)`
     "Colour difference CIEDE2000 (Sharma, Wu and Dalal 2005)"
     (L1, a1, b1), (L2, a2, b2) = (t.float().unbind(1) for t in (lab, true_lab))
     C7 = _seventh((a1.hypot(b1) + a2.hypot(b2)) / 2)
@@ -96,7 +96,7 @@ def colourfulness(rgb, # RGB in [0, 1], shape `(n, 3, h, w)`
 
 # %% ../../nbs/colour/04_metrics.ipynb #01157697
 def hue_histogram(ab, # a and b, real units, shape `(n, 2, h, w)`
-                  bins=36, grey=8., # chroma below which a point counts as grey
+                  bins=36, grey=8., # chroma below which a pixel counts as grey
                  ): # shares, shape `(n, bins + 1)`; the last is grey's
     "How much there is of each hue"
     a, b = ab.float().flatten(2).unbind(1)
@@ -105,7 +105,7 @@ def hue_histogram(ab, # a and b, real units, shape `(n, 2, h, w)`
                        device=ab.device).scatter_add_(1, i, torch.ones_like(a)) / a.shape[1]
 
 def hue_distance(ab, true_ab): # real units, shape `(n, 2, h, w)`; 0 (same hues) to 1 for each photo
-    "Share of the points that would have to change their hue bin to give the truth's histogram"
+    "Share of the pixels that would have to change their hue bin to give the truth's histogram"
     return (hue_histogram(ab) - hue_histogram(true_ab)).abs().sum(1) / 2
 
 # %% ../../nbs/colour/04_metrics.ipynb #bc180f83
@@ -120,7 +120,7 @@ better = dict(ab=-1, psnr=1, ssim=1, de2000=-1, cf=0, cf_abs=0, hue=-1, warm=0)
 def score_photos(rgb, # results, RGB in [0, 1], shape `(n, 3, h, w)`
                  truth, # the true photos
                 ) -> dict: # name: for each photo, shape `(n,)`
-    "Every figure of every photo"
+    "Every metric of every photo"
     lab, true_lab = rgb_to_lab(rgb), rgb_to_lab(truth)
     ab, true_ab = lab[:, 1:], true_lab[:, 1:]
     return dict(ab=ab_distance(ab, true_ab), psnr=psnr(rgb, truth), ssim=ssim(rgb, truth),
@@ -149,7 +149,7 @@ def colour_scores(space, # name of a target space, or the space
                   pred, # what it made of it, as `space.join` gives it
                   y, # the truth
                  ) -> dict: # `ab`, `psnr`, `cf` and `cf_truth` for each photo, shape `(n,)`
-    "The three figures that are watched while training"
+    "The three metrics that are watched while training"
     s = get_space(space)
     rgb, truth = s.decode(x, pred), s.decode(x, y)
     return dict(ab=ab_distance(s.ab(pred), s.ab(y)), psnr=psnr(rgb, truth),

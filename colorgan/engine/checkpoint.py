@@ -1,4 +1,4 @@
-"""All that decides what a training does next, in one file: it can be killed at any moment and go on unchanged
+"""Everything that the next step depends on, in one file: kill a training at any moment, and it resumes unchanged
 
 Docs: https://colorgan.github.io/colorgan/engine/checkpoint.html.md"""
 

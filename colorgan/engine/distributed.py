@@ -107,7 +107,7 @@ class DistributedAverage(Callback):
         for t in (*self.model.parameters(), *self.model.buffers()): dist.broadcast(t.data, 0)
         self.reseed()
     def reseed(self):
-        "Give every process random numbers of its own"
+        "Give every process its own random numbers"
         torch.manual_seed((torch.initial_seed() + 1000003 * rank() + self.learn.train_iter) % 2**63)
     @torch.no_grad()
     def after_backward(self):

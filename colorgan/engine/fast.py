@@ -1,4 +1,4 @@
-"""Half precision where it is fast; the largest batch that fits, found by trying; and compilation where it works
+"""Half precision where it is fast; the largest batch that fits, found by trial; and compilation where it works
 
 Docs: https://colorgan.github.io/colorgan/engine/fast.html.md"""
 
@@ -161,7 +161,7 @@ def auto_bs(recipe, # a `Recipe`, whose own batch size is taken on a processor
             amp='fp32', # 'fp32', 'fp16' or 'bf16'
             gan=None, # whether there is a second stage; None: as the recipe says
            ) -> int:
-    "The batch size that fills a GPU. A processor has no memory of its own, and no use for larger batches."
+    "The batch size that fills a GPU. A processor has no separate memory, and gains nothing from larger batches."
     if device.type == 'cpu': bs = recipe.bs
     else: bs = largest_bs(lambda bs: trial_step(recipe, bs, device, amp, gan), photos)
     print(f'Batches of {bs} photos.')

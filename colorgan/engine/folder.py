@@ -1,4 +1,4 @@
-"""One owner writes and reads the files of a run, so anyone can say how far it is, and whether it still lives
+"""One class writes and reads the files of a run, so any program can tell its progress, and whether it is alive
 
 Docs: https://colorgan.github.io/colorgan/engine/folder.html.md"""
 

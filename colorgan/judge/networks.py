@@ -1,4 +1,4 @@
-"""LPIPS, FID and Inception Score where their weights can be had, and a Fréchet distance of our own where they cannot
+"""LPIPS, FID and Inception Score where their weights are available, and our own Fréchet distance where they are not
 
 Docs: https://colorgan.github.io/colorgan/judge/networks.html.md"""
 

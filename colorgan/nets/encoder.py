@@ -1,4 +1,4 @@
-"""Networks that already know what a photo shows, fetched in one way, filled in one way, and shown a grey photo as they saw the colour ones
+"""Pretrained networks that already know what a photo shows: downloaded in one way, loaded in one way, and given a grey photo in the form they know
 
 Docs: https://colorgan.github.io/colorgan/nets/encoder.html.md"""
 

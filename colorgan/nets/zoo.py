@@ -1,4 +1,4 @@
-"""The networks of five student projects, each small and with parameters, so that they can be trained side by side
+"""The networks of five student projects, each small and configurable, so that you can train and compare them
 
 Docs: https://colorgan.github.io/colorgan/nets/zoo.html.md"""
 

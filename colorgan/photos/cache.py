@@ -156,7 +156,7 @@ def _foresee(refs, short, folder, there, say):
 # %% ../../nbs/photos/03_cache.ipynb #db2353a9
 @contextmanager
 def _only_one(path):
-    "The two files beside `path`, open for appending, while no other process has them"
+    "The two files next to `path`, open for appending, while no other process has them"
     with (only_one(f'{path}.colorgan-log') as log,
           open(f'{path}.colorgan-part', 'a+b') as part): yield part, log
 
@@ -264,7 +264,7 @@ def cached(data, # photos, as `photo_files` takes them
 
 # %% ../../nbs/photos/03_cache.ipynb #41fa8325
 def _copy(a, b):
-    "Copies a file beside its place and moves it there"
+    "Copies a file next to its destination and moves it there"
     part = Path(f'{b}.colorgan-part')
     try:
         b.parent.mkdir(parents=True, exist_ok=True)

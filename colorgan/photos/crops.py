@@ -153,7 +153,7 @@ def lab_of_bytes(rgb, # uint8 of shape `(n, 3, h, w)`, on the CPU
 def encode_bytes(space, # from `get_space`
                  rgb, # photos of shape `(n, 3, h, w)`: floats in [0, 1], or bytes
                 ) -> tuple: # `(x, y)` as the space has them
-    "What a network sees and what it should paint, by tables on a CPU and by the formula elsewhere"
+    "What a network sees and what it should predict, by tables on a CPU and by the formula elsewhere"
     if rgb.is_floating_point(): return space.encode(rgb)
     if rgb.device.type != 'cpu': return space.encode(rgb.float().div_(255))
     if space.name != 'lab': return space.encode(rgb / 255, lab_of_bytes(rgb))

@@ -1,4 +1,4 @@
-"""Any file that holds a photo is read with all that belongs to it, and written whole or not at all
+"""Any photo file is read with everything that belongs to it, and written whole or not at all
 
 Docs: https://colorgan.github.io/colorgan/photos/files.html.md"""
 

@@ -1,4 +1,4 @@
-"""Small, and enough to open a photo: an entry of a zip, a row of an array, a part of a cache
+"""Small objects that can open a photo: an entry of a zip, a row of an array, a part of a cache
 
 Docs: https://colorgan.github.io/colorgan/photos/refs.html.md"""
 

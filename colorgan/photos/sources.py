@@ -350,10 +350,10 @@ def photo_files(data, # a folder, zip, list file (.txt, .csv), photo, name such 
     return refs
 
 # %% ../../nbs/photos/02_sources.ipynb #63c3b003
-def measured(name, # of the figures, as 'bench_data'
+def measured(name, # of the results, as 'bench_data'
              folders=('results', '../results'), # where they may be, in a copy of the project
             ): # plain data
-    """Figures that were measured for these notebooks, fetched if they are not here. Raises
+    """Results that were measured for these notebooks, fetched if they are not here. Raises
     `ColorganError` if they cannot be had."""
     kept = next((k for f in folders if (k := Path(f)/f'{name}.json').exists()), None)
     if kept is None:

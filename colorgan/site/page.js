@@ -4,7 +4,7 @@ const $ = (selector, root = document) => root.querySelector(selector);
 const worker = new Worker('worker.js', {type: 'module'}), cards = new Map(), status = $('#status');
 const say = text => { status.textContent = text; };
 
-/** Shows files on cards of their own and sends them to be painted. */
+/** Shows files on cards of their own and sends them to be colorized. */
 function add(files) {
   for (const file of files) {
     const id = crypto.randomUUID?.() ?? String(Math.random()), card = $('#card').content.cloneNode(true).firstElementChild;
@@ -29,7 +29,7 @@ function wire(id, card, file) {
   $('.close', card).onclick = () => close(id);
 }
 
-/** Asks for another strength; while one is being painted, only the newest wish waits. */
+/** Asks for another strength; while one is being applied, only the newest one waits. */
 function tint(id, strength) {
   const c = cards.get(id);
   $('output', c.card).textContent = `${Math.round(strength * 100)} %`;
@@ -43,7 +43,7 @@ function tint(id, strength) {
 function save(id) {
   const c = cards.get(id);
   $('.save', c.card).disabled = true;
-  say(`Painting ${c.file.name} at its full size…`);
+  say(`Colorizing ${c.file.name} at its full size…`);
   worker.postMessage({job: 'save', id, strength: c.wanted});
 }
 
@@ -63,7 +63,7 @@ function show(c, id, {after, width, height, seconds}) {
   if (width) {
     c.painted = 1;
     $('.pair', c.card).style.setProperty('--shape', `${width} / ${height}`);
-    $('.facts', c.card).textContent = `${width} × ${height}, painted in ${seconds.toFixed(1)} s`;
+    $('.facts', c.card).textContent = `${width} × ${height}, colorized in ${seconds.toFixed(1)} s`;
     c.card.dataset.state = 'done';
     say(`${c.file.name} is in colour.`);
   }
@@ -91,7 +91,7 @@ function fail(c, error) {
 }
 
 worker.onmessage = ({data: {id, progress, error, saved, ...painted}}) => {
-  if (progress !== undefined) return say(progress < 1 ? `Fetching the network, once: ${Math.round(progress * 100)} %` : 'Painting…');
+  if (progress !== undefined) return say(progress < 1 ? `Fetching the network, once: ${Math.round(progress * 100)} %` : 'Colorizing…');
   const c = cards.get(id);
   if (!c) return;
   if (error) fail(c, error);

@@ -1,4 +1,4 @@
-// Decodes, paints and encodes photos, one after the other, away from the page, so that it never stalls. Nothing is sent anywhere.
+// Decodes, colorizes and encodes photos, one after the other, away from the page, so that it never stalls. Nothing is sent anywhere.
 import * as ort from './ort.js';
 import {join, luminance, pad, shrink, smallShape} from './colour.js';
 
@@ -44,7 +44,7 @@ function pixels(bitmap, most = Infinity) {
   return {canvas, context, image: context.getImageData(0, 0, canvas.width, canvas.height)};
 }
 
-/** What the network paints for a decoded photo, and how large the photo is. */
+/** What the network predicts for a decoded photo, and how large the photo is. */
 async function chroma(bitmap) {
   const {session, size, stride} = await load();
   const {image: {data, width, height}} = pixels(bitmap), [rows, columns] = smallShape(height, width, size);

@@ -1,4 +1,4 @@
-"""Folders of photos in, the same folders in colour out; what goes wrong with one photo does not harm the others
+"""Folders of photos in, the same folders in color out; one broken photo does not stop the others
 
 Docs: https://colorgan.github.io/colorgan/use/album.html.md"""
 

@@ -1,4 +1,4 @@
-"""Upload a photo, move a slider, take the photo along: widgets in a notebook, and the same notebook as a page on your own machine
+"""Upload a photo, move a slider, download the result: widgets in a notebook, and the same notebook as a page on your own machine
 
 Docs: https://colorgan.github.io/colorgan/use/app.html.md"""
 

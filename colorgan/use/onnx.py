@@ -1,4 +1,4 @@
-"""From a trained generator to an ONNX graph: of the network alone, or of the whole way from a grey photo to a colour photo
+"""From a trained generator to an ONNX graph: the network alone, or the whole way from a grey photo to a color photo
 
 Docs: https://colorgan.github.io/colorgan/use/onnx.html.md"""
 
