@@ -1,5 +1,4 @@
 """Films: what is kept, what is steady, what is said, and what happens when something goes wrong in the middle."""
-import json
 import os
 import signal
 import subprocess
@@ -314,7 +313,7 @@ def test_the_network_sees_the_world_upright_and_in_proportion(tmp_path):
 
 def test_range_and_matrix_are_kept_and_said(tmp_path):
     for matrix in 1, 5:
-        def tune(s): s.codec_context.colorspace, s.codec_context.color_range = matrix, 2
+        def tune(s, matrix=matrix): s.codec_context.colorspace, s.codec_context.color_range = matrix, 2
         src = make(tmp_path/f'{matrix}.mkv', 3, tune=tune)
         colour(src, tmp_path/f'{matrix}-out.mkv')
         f = frames(tmp_path/f'{matrix}-out.mkv')[0]
@@ -499,3 +498,23 @@ def test_memory_does_not_grow_with_the_film(tmp_path):
         src = make(tmp_path/f'{n}.mp4', n, (1920, 1080), options={'preset': 'ultrafast'})
         used.append(int(subprocess.run([sys.executable, '-c', code, src, tmp_path/f'{n}-out.mp4'], capture_output=True, text=True, cwd=root, check=True).stdout.split()[-1]))
     assert max(used) < 1000 and used[1] < used[0] + 250
+
+
+def test_the_app_takes_a_short_clip(tmp_path, film):
+    from colorgan.use.app import app
+    a = app(runs=None)
+    a.colorizer = lambda: Colorizer(toy)
+    a.open(film.read_bytes(), 'old.mp4')
+    assert '<video' in a.ui.picture.value and 'data:video/mp4' in a.ui.picture.value and '30 frames' in a.ui.status.value
+    a.download()
+    assert 'old-colour.mp4' in a.ui.link.value
+    (tmp_path/'got.mp4').write_bytes(a.painting.file(a.colorizer())[1])
+    assert len(frames(tmp_path/'got.mp4')) == 30 and 'image/jpeg' in a._repr_mimebundle_()
+    long = make(tmp_path/'long.mp4', 300)
+    value = [dict(name='long.mp4', content=long.read_bytes())]
+    a.upload(value)
+    assert 'long.mp4 has 12 seconds, and the app takes 10: colorgan film' in a.ui.status.value
+    a.upload([dict(name='junk.mp4', content=b'junk')])
+    assert 'junk.mp4 is not a film that can be read' in a.ui.status.value
+    a.pick(0)
+    assert '<video' not in a.ui.picture.value

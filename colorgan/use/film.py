@@ -7,7 +7,7 @@ Docs: https://colorgan.github.io/colorgan/use/film.html.md"""
 # %% auto #0
 __all__ = ['colorize_film']
 
-# %% ../../nbs/use/05_film.ipynb #afc33db2
+# %% ../../nbs/use/05_film.ipynb #e9765406
 import fractions, hashlib, io, json, os, queue, shutil, struct, sys, threading, time, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,14 +20,15 @@ from .. import __version__
 from ..colorizer import Colorizer, OnnxNet
 from ..colour.chroma import small_shape
 from ..colour.lab import RGB_FROM_XYZ, WHITE, lab_root
-from ..core import ColorganError, ColorganWarning, check_number, cores, flush_folder, make_folder, write_json, write_whole
-from ..photos.files import _films, label
+from ..core import (ColorganError, ColorganWarning, check_number, cores, flush_folder,
+                           make_folder, write_json, write_whole)
+from ..photos.files import label
 try: import av, cv2
 except ImportError: av = cv2 = None
 
-# %% ../../nbs/use/05_film.ipynb #4cba99d6
+# %% ../../nbs/use/05_film.ipynb #05511e5d
 _MATRICES = {1: (.2126, .0722), 4: (.30, .11), 5: (.299, .114), 6: (.299, .114), 7: (.212, .087),
-             9: (.2627, .0593), 10: (.2627, .0593)} # share of red and of blue in Y, by the number that files give
+             9: (.2627, .0593), 10: (.2627, .0593)} # shares of red and blue in Y, by FFmpeg's number
 
 @dataclass
 class _Film:
@@ -48,9 +49,10 @@ class _Film:
     colour: tuple # numbers of primaries and transfer
     field: str # '' progressive, 'tff' or 'bff' interlaced, by the field that comes first
     @property
-    def luma(self): return self.pixels.startswith(('yuv', 'gray', 'nv')) and self.pixels[:4] != 'nv20'
+    def luma(self):
+        return self.pixels.startswith(('yuv', 'gray', 'nv')) and self.pixels[:4] != 'nv20'
 
-# %% ../../nbs/use/05_film.ipynb #e979f321
+# %% ../../nbs/use/05_film.ipynb #61055786
 @contextmanager
 def _reading(path):
     "Whatever goes wrong inside while a film is read becomes one sentence"
@@ -66,15 +68,16 @@ def _opened(path):
     except av.FFmpegError as e:
         raise ColorganError(f'{label(path)} is not a film that can be read ({e.strerror})') from e
     if container.format.name.endswith('_pipe') or container.format.name == 'image2':
-        raise ColorganError(f'{label(path)} is a photo, not a film: colorgan colorize is for photos')
-    found = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+        raise ColorganError(f'{label(path)} is a photo, not a film: take colorgan colorize')
+    found = [s for s in container.streams.video
+             if not s.disposition & av.stream.Disposition.attached_pic]
     if not found: raise ColorganError(f'{label(path)} has no pictures to colorize, no video stream')
     if found[0].codec_context is None:
         raise ColorganError(f'{label(path)} is coded in a way that cannot be decoded here')
     found[0].codec_context.thread_count = 1 # the two that read a film shall see the same frames
     return container, found[0]
 
-# %% ../../nbs/use/05_film.ipynb #c798fbd6
+# %% ../../nbs/use/05_film.ipynb #2a1ff38e
 class _Reader:
     "The frames of a film in order; what cannot be decoded is counted"
     def __init__(self, path):
@@ -91,7 +94,8 @@ class _Reader:
             except StopIteration: return
             except (av.error.InvalidDataError, av.error.EOFError): # cut off, or garbage
                 packet = None
-            frames = decoded(packet) if packet is not None else self.stream.codec_context.decode(None)
+            rest = self.stream.codec_context.decode
+            frames = rest(None) if packet is None else decoded(packet)
             if frames is None: self._note(packet.pts)
             for f in frames or (): yield f
             if packet is None: return
@@ -125,13 +129,14 @@ class _Reader:
         frames = iter(self)
         for f in islice(frames, i - 1, i):
             if same(f): return frames
-        raise ColorganError(f'{label(self.path)} is no longer the film that was begun: --overwrite begins anew')
+        raise ColorganError(f'{label(self.path)} is no longer the film that was begun: '
+                            f'--overwrite begins anew')
 
     def close(self): self.container.close()
 
-# %% ../../nbs/use/05_film.ipynb #820f5214
+# %% ../../nbs/use/05_film.ipynb #d9e31e74
 def _examined(path) -> _Film:
-    "What there is to know of a film before the work. Raises `ColorganError` if it cannot be colorized."
+    "What there is to know of a film. Raises `ColorganError` if it cannot be colorized."
     with _reading(path):
         reader = _Reader(path)
         s, c = reader.stream, reader.stream.codec_context
@@ -152,8 +157,9 @@ def _examined(path) -> _Film:
         interlaced = any(g.interlaced_frame for g in first)
         rate = s.average_rate or s.guessed_rate or fractions.Fraction(25)
         film = _Film(Path(path), f.width, f.height, f.format.name, f.format.components[0].bits,
-                     s.time_base, fractions.Fraction(rate), _length(reader), 
-                     fractions.Fraction(s.sample_aspect_ratio or c.sample_aspect_ratio or 1) or fractions.Fraction(1),
+                     s.time_base, fractions.Fraction(rate), _length(reader),
+                     fractions.Fraction(s.sample_aspect_ratio or c.sample_aspect_ratio
+                                        or 1) or fractions.Fraction(1),
                      round((f.rotation or 0) / 90) % 4, display, matrix, full and not rgb,
                      (int(f.color_primaries), int(f.color_trc)),
                      '' if not interlaced else 'bff' if order in ('bb', 'tb', '3', '5') else 'tff')
@@ -170,7 +176,7 @@ def _length(reader) -> float: # seconds; 0: unknown
         return int(h) * 3600 + int(m) * 60 + float(sec)
     return c.duration / av.time_base if c.duration and len(c.streams) == 1 else 0.
 
-# %% ../../nbs/use/05_film.ipynb #0c841b33
+# %% ../../nbs/use/05_film.ipynb #64ca64ac
 def _plane(frame, i, bits):
     "A plane of a frame as an array, which can be written to"
     p = frame.planes[i]
@@ -188,7 +194,7 @@ def _lightness_table(full):
     return np.float32(116 * lab_root(linear) - 16)
 
 class _Sight:
-    "The small pictures of a film that the network and the flow see, and the chroma that the network predicts"
+    "The small pictures of a film that network and flow see, and the predicted chroma"
     def __init__(self, film, colorizer):
         self.film, self.colorizer, self.table = film, colorizer, _lightness_table(film.full)
         wide = max(1, round(film.width * float(film.aspect)))
@@ -213,7 +219,7 @@ def _luma(frame, film):
     if film.luma: return _plane(frame, 0, film.bits)
     return _plane(_as_yuv(frame, film, 'gray' if film.bits == 8 else 'gray16le'), 0, film.bits)
 
-# %% ../../nbs/use/05_film.ipynb #13fa2be6
+# %% ../../nbs/use/05_film.ipynb #ee0af7ff
 class _Flow:
     "Dense flow between small pictures, both ways, and how far it can be trusted"
     def __init__(self, shape):
@@ -227,7 +233,7 @@ class _Flow:
         a, b = (cv2.copyMakeBorder(x, 0, -h % 16, 0, -w % 16, cv2.BORDER_REPLICATE) for x in (a, b))
         return self.dis.calc(a, b, None)[:h, :w] # else it may depend on what it saw before
     def __call__(self, a, b): # uint8
-        "Flow from `a` to `b` and back, float32 `(h, w, 2)`, and the trust in each, 0…1 of shape `(h, w)`"
+        "Flow from `a` to `b` and back, float32 `(h, w, 2)`, and the trust in each, 0…1"
         there, back = self._one(a, b), self._one(b, a)
         return there, back, self.trust(a, b, there, back), self.trust(b, a, back, there)
     def moved(self, x, flow, how=None):
@@ -236,7 +242,8 @@ class _Flow:
                          borderMode=cv2.BORDER_REPLICATE)
     def trust(self, a, b, flow, back):
         returned = self.moved(back, flow)
-        err = ((flow + returned) ** 2).sum(2) / (.5 + .01 * ((flow ** 2).sum(2) + (returned ** 2).sum(2)))
+        size = (flow ** 2).sum(2) + (returned ** 2).sum(2)
+        err = ((flow + returned) ** 2).sum(2) / (.5 + .01 * size)
         change = self.moved(b, flow).astype(np.float32) - a
         change = cv2.GaussianBlur(change - cv2.blur(change, (31, 31)), (3, 3), 0) / 16
         outside = self.grid + flow
@@ -244,14 +251,14 @@ class _Flow:
         inside = ((outside >= -.5) & (outside <= np.float32([w - .5, h - .5]))).all(2)
         return np.exp(-err - change ** 2) * inside
 
-# %% ../../nbs/use/05_film.ipynb #7ec2d6bb
+# %% ../../nbs/use/05_film.ipynb #75ae1e45
 @dataclass
 class _Seen:
     "A frame as the network saw it"
     pts: int
     small: np.ndarray # luma, uint8 `(h, w)`
     own: np.ndarray # chroma as predicted, float16 `(h, w, 2)`
-    past: np.ndarray = None # mean chroma of what came before, and its weight, float16 `(h, w, 3)`; None: nothing
+    past: np.ndarray = None # mean chroma of what came before, and its weight, `(h, w, 3)`
     flow: np.ndarray = None # to the next frame, float16 `(h, w, 2)`
     trust: np.ndarray = None # in it, float16 `(h, w)`
 
@@ -286,26 +293,28 @@ class _Steady:
         for i in reversed(range(len(shot))):
             s, parts = shot[i], [self._with_weight(shot[i].own)]
             if after is not None and self.keep:
-                parts.append(self._carried(after, s.flow.astype(np.float32), s.trust.astype(np.float32)))
+                parts.append(self._carried(after, s.flow.astype(np.float32),
+                                           s.trust.astype(np.float32)))
             after = _mix(*parts)
             if s.past is not None: parts.append(s.past.astype(np.float32))
             if i < n: out.append(_mix(*parts)[..., :2].astype(np.float16))
         return out[::-1]
 
-# %% ../../nbs/use/05_film.ipynb #eb370067
+# %% ../../nbs/use/05_film.ipynb #b97b5a3b
 def _change(a, b, trust): # two `_Seen`, and the trust of the flow from the second to the first
-    "How much changes from a frame to the next, 0…1 each: histogram, prediction, and share of pixels that are lost"
+    "How much changes, 0…1 each: histogram, prediction, and share of pixels that are lost"
     hist = [cv2.GaussianBlur(np.bincount(s.small.ravel() >> 3, minlength=32).astype(np.float32)[None],
                              (5, 1), 0)[0] for s in (a, b)]
     light = float(np.abs(hist[0] - hist[1]).sum() / (2 * a.small.size))
-    grid = [cv2.resize(s.own.astype(np.float32), (8, 6), interpolation=cv2.INTER_AREA) for s in (a, b)]
+    grid = [cv2.resize(s.own.astype(np.float32), (8, 6), interpolation=cv2.INTER_AREA) for s in (a,
+            b)]
     size = np.hypot(*np.moveaxis(np.stack(grid), -1, 0)).mean() + 2
     colour = float(np.hypot(*np.moveaxis(grid[0] - grid[1], -1, 0)).mean() / (2 * size))
     return light, min(1., colour), float((trust < .3).mean())
 
 def _is_cut(light, colour, lost): return lost > .3 and light + colour + lost > 1.05
 
-# %% ../../nbs/use/05_film.ipynb #fad4ba29
+# %% ../../nbs/use/05_film.ipynb #51f6ce71
 @dataclass
 class _Unit:
     "Some frames that follow each other, done but for being written"
@@ -315,7 +324,7 @@ class _Unit:
     cuts: int # how many shots begin in it
     state: dict # of arrays: what is needed to go on after it
 
-def _state(i, seen, mixed, cut): # frames so far, the last `_Seen`, the mean carried to it, and whether a cut follows
+def _state(i, seen, mixed, cut): # frames so far, the last one, its mean, and whether a cut follows
     return dict(done=np.int64(i), pts=np.int64(seen.pts), small=seen.small, own=seen.own,
                 mixed=mixed, cut=np.bool_(cut))
 
@@ -382,7 +391,7 @@ class _Window:
         self.snapshot = None
         if cut: self.cuts += 1
 
-# %% ../../nbs/use/05_film.ipynb #85eefaf2
+# %% ../../nbs/use/05_film.ipynb #1875f7a4
 _STEP, _MOST = 5, 110 # between two values of a or b in the table, and the largest one
 
 @lru_cache(maxsize=2)
@@ -400,18 +409,21 @@ def _uv_table(matrix, full):
     d -= (d @ share)[..., None]
     most = np.where(d > 0, 1 - y[..., None], y[..., None]) / np.maximum(np.abs(d), 1e-6)
     d *= np.minimum(1, most.min(-1))[..., None]
-    return np.stack([d[..., 2] / (2 * (1 - blue)), d[..., 0] / (2 * (1 - red))], -1).astype(np.float32)
+    return np.stack([d[..., 2] / (2 * (1 - blue)), d[..., 0] / (2 * (1 - red))],
+                    -1).astype(np.float32)
 
 def _levels_of(root, a, b):
-    "sRGB levels, 0…1 (and beyond, where there is no such colour), of `(L + 16) / 116`, a and b, and their slope in the first"
+    "sRGB levels of `(L + 16) / 116`, a and b, beyond 0…1 for colours that sRGB lacks; and their slope in the first"
     f = np.stack([root + a / 500, root, root - b / 200], -1)
     low = f < .2068966
     linear = (np.where(low, (f - 16 / 116) / 7.787, f ** 3) * WHITE) @ RGB_FROM_XYZ.T
     slope = (np.where(low, 1 / 7.787, 3 * f ** 2) * WHITE) @ RGB_FROM_XYZ.T
     size = np.abs(linear)
     dark = size < .0031308
-    out = np.sign(linear) * np.where(dark, 12.92 * size, 1.055 * np.maximum(size, 1e-9) ** (1 / 2.4) - .055)
-    return out, slope * np.where(dark, 12.92, 1.055 / 2.4 * np.maximum(size, .0031308) ** (1 / 2.4 - 1))
+    out = np.sign(linear) * np.where(dark, 12.92 * size, 1.055 * np.maximum(size,
+            1e-9) ** (1 / 2.4) - .055)
+    return out, slope * np.where(dark, 12.92, 1.055 / 2.4 * np.maximum(size,
+            .0031308) ** (1 / 2.4 - 1))
 
 class _ToUV:
     "Chroma of a small picture to U and V of a frame"
@@ -438,7 +450,7 @@ class _ToUV:
         uv += np.float32(2 ** (bits - 1) + .5)
         return cv2.split(uv)
 
-# %% ../../nbs/use/05_film.ipynb #519c88cd
+# %% ../../nbs/use/05_film.ipynb #760a6fdf
 def _format_for(film, codec) -> str: # of pixels
     "In which format of pixels the film is coded with a codec; raises `ColorganError` if there is none"
     can = [f.name for f in av.Codec(codec, 'w').video_formats or ()]
@@ -448,18 +460,21 @@ def _format_for(film, codec) -> str: # of pixels
     if not name.startswith(('yuv', 'nv', 'p0', 'p2')): sub = '420' # grey, or RGB
     odd = film.width % 2 and sub != '444' or film.height % 2 and sub == '420'
     if odd and codec.startswith('libx26'): sub = '444'
-    planar = name.startswith('yuv') and len(own.components) >= 3 and len(own.components) == len({c.plane for c in own.components})
+    n = len(own.components)
+    planar = name.startswith('yuv') and n == len({c.plane for c in own.components}) >= 3
     if planar and name in can and sub in name: return name
     depths = [film.bits] + [b for b in (16, 14, 12, 10, 8) if b < film.bits]
     found = next((f for b in depths for s in dict.fromkeys((sub, '444' if odd else '420', '422', '444'))
                   for f in [f'yuv{s}p' + (f'{b}le' if b > 8 else '')] if f in can), None)
-    if found is None: raise ColorganError(f'{codec} takes no pictures of luma and chroma: take another --codec')
+    if found is None:
+        raise ColorganError(f'{codec} takes no pictures of luma and chroma: take another --codec')
     return found
 
 def _as_yuv(frame, film, pixels):
     "A frame in another format, with the film's matrix and range"
     space = {1: 'ITU709', 5: 'ITU601', 6: 'ITU601'}.get(film.matrix, 'DEFAULT')
-    how = dict(dst_colorspace=space) | ({} if film.luma else dict(dst_color_range='JPEG' if film.full else 'MPEG'))
+    how = dict(dst_colorspace=space) | ({} if film.luma else dict(dst_color_range='JPEG'
+            if film.full else 'MPEG'))
     return frame.reformat(format=pixels, **how)
 
 class _Painter:
@@ -485,13 +500,14 @@ class _Painter:
         for p, v in zip(planes, self.uv(_plane(out, 0, self.bits), ab, planes[0].shape)):
             np.clip(v, 0, 2 ** self.bits - 1, out=v)
             p[:] = v
-        if len(out.planes) == 4 and f.pixels != self.pixels: _plane(out, 3, self.bits)[:] = 2 ** self.bits - 1
+        if len(out.planes) == 4 and f.pixels != self.pixels:
+            _plane(out, 3, self.bits)[:] = 2 ** self.bits - 1
         return out
     def _luma(self, frame):
         if self.film.luma and self.bits == self.film.bits: return _plane(frame, 0, self.bits)
         return _plane(_as_yuv(frame, self.film, self.pixels), 0, self.bits)
 
-# %% ../../nbs/use/05_film.ipynb #a17ab450
+# %% ../../nbs/use/05_film.ipynb #b1219f46
 @dataclass(frozen=True)
 class _Codec:
     "How pictures are encoded"
@@ -503,12 +519,14 @@ class _Codec:
 def _codec_for(film, out, name, crf) -> _Codec:
     "Checks what was asked for. Raises `ColorganError` if it does not go together."
     if out.suffix.lower() not in _OUT:
-        raise ColorganError(f'{label(out)} is not a name for a film: let it end in ' + ', '.join(_OUT[:-1]) + f' or {_OUT[-1]}')
+        raise ColorganError(f'{label(out)} is not a name for a film: let it end in '
+                            f'{", ".join(_OUT[:-1])} or {_OUT[-1]}')
     name = name or ('libvpx-vp9' if out.suffix.lower() == '.webm' else 'libx264')
     try: codec = av.Codec(name, 'w')
     except (av.codec.codec.UnknownCodecError, ValueError) as e:
         raise ColorganError(f'there is no encoder {name}: take libx264, libx265, libvpx-vp9 or ffv1') from e
-    if codec.type != 'video': raise ColorganError(f'{name} is not an encoder of pictures: take libx264, for example')
+    if codec.type != 'video':
+        raise ColorganError(f'{name} is not an encoder of pictures: take libx264, for example')
     options = {}
     if name in _WITH_CRF:
         options['crf'] = f'{check_number("crf", 18 if crf is None else crf, 0, 63):g}'
@@ -518,7 +536,8 @@ def _codec_for(film, out, name, crf) -> _Codec:
     if name == 'libx264': options['x264-params'] = 'chroma-qp-offset=-8:mbtree=0'
     if film.field:
         if name != 'libx264':
-            raise ColorganError(f'{label(film.path)} is interlaced, which {name} cannot mark here: take libx264, or deinterlace it first')
+            raise ColorganError(f'{label(film.path)} is interlaced, which {name} cannot mark '
+                                f'here: take libx264, or deinterlace it first')
         options['x264-params'] += f':{film.field}=1'
     format = av.format.ContainerFormat(_FORMATS[out.suffix.lower()], 'w')
     return _Codec(name, _format_for(film, name), tuple(options.items()), bool(format.flags & 64))
@@ -536,9 +555,10 @@ def _set_up(context, film, codec):
     context.color_primaries, context.color_trc = film.colour
     context.options = dict(codec.options)
     context.thread_count = cores()
-    if film.field: context.flags |= av.codec.context.Flags.interlaced_dct | av.codec.context.Flags.interlaced_me
+    if film.field:
+        context.flags |= av.codec.context.Flags.interlaced_dct | av.codec.context.Flags.interlaced_me
 
-# %% ../../nbs/use/05_film.ipynb #194d94aa
+# %% ../../nbs/use/05_film.ipynb #307a1b87
 _MAGIC = b'colorgan film 1\n'
 
 def _write_piece(path, film, codec, paint, unit, frames, step):
@@ -556,7 +576,8 @@ def _write_piece(path, film, codec, paint, unit, frames, step):
         for pts, ab in zip(unit.pts, unit.chroma):
             frame = next(frames, None)
             if frame is None or frame.pts != pts:
-                raise ColorganError(f'{label(film.path)} was read twice and was not the same: is it still being written?')
+                raise ColorganError(f'{label(film.path)} was read twice and was not the same: is '
+                                    f'it still being written?')
             lengths[pts] = frame.duration or 0
             put(context.encode(paint(frame, ab)))
             step()
@@ -577,7 +598,7 @@ def _piece(path):
         return json.loads(f.read(n))
 
 def _packets(pieces, film, stream):
-    "The packets of all pieces in order, with time stamps, and with the sums at which they are to be decoded"
+    "The packets of all pieces in order, with the times at which they are decoded and shown"
     tails = [_piece(p) for p in pieces]
     order = [pts for t in tails for pts, *_ in t['index']]
     shown = sorted(order)
@@ -594,11 +615,12 @@ def _packets(pieces, film, stream):
                 p.pts, p.is_keyframe, p.stream, p.time_base = pts, key, stream, film.time_base
                 p.dts = shown[i - delay] if i >= delay else shown[0] - (delay - i) * step
                 after = place[pts] + 1
-                p.duration = lengths.get(pts) or (shown[after] - pts if after < len(shown) else step)
+                p.duration = lengths.get(pts) or (shown[after] - pts if after < len(shown)
+                                                  else step)
                 i += 1
                 yield p
 
-# %% ../../nbs/use/05_film.ipynb #b85c6e96
+# %% ../../nbs/use/05_film.ipynb #e9983123
 _PLAIN = frozenset('title artist album_artist album date comment genre copyright description synopsis '
                    'show episode_id network lyrics grouping encoder composer track disc '
                    'creation_time language handler_name major_brand minor_version compatible_brands '
@@ -610,7 +632,8 @@ class _Result:
         self.source, picture = _opened(film.path)
         meta = self._metadata()
         options = {}
-        if format in ('mp4', 'mov') and meta.keys() - _PLAIN: options['movflags'] = 'use_metadata_tags'
+        if format in ('mp4', 'mov') and meta.keys() - _PLAIN:
+            options['movflags'] = 'use_metadata_tags'
         self.out = av.open(str(path), 'w', format=format, container_options=options)
         self.copied, self.left = {}, []
         for s in self.source.streams:
@@ -639,7 +662,8 @@ class _Result:
 
     def _add_copy(self, s, film, format):
         name = s.codec_context.name if s.codec_context else s.type
-        if s.type == 'data' and (format in ('mp4', 'mov') and s.discard.name == 'all' or self.source.chapters()):
+        if s.type == 'data' and (format in ('mp4', 'mov') and s.discard.name == 'all'
+                                 or self.source.chapters()):
             return # the names of chapters, which are written anew
         try: t = self.out.add_stream_from_template(s, opaque=True)
         except (ValueError, av.FFmpegError) as e:
@@ -671,7 +695,8 @@ class _Result:
         self.close()
 
     def _others(self):
-        packets = self.source.demux([s for s in self.source.streams if s.index in self.copied]) if self.copied else iter(())
+        packets = self.source.demux([s for s in self.source.streams
+                                     if s.index in self.copied]) if self.copied else iter(())
         while True:
             try: p = next(packets)
             except (StopIteration, av.error.InvalidDataError, av.error.EOFError): return
@@ -681,7 +706,7 @@ class _Result:
         self.out.close()
         self.source.close()
 
-# %% ../../nbs/use/05_film.ipynb #297b316d
+# %% ../../nbs/use/05_film.ipynb #f1a00c6c
 @contextmanager
 def _ahead(items):
     "The items of an iterator that is made by `items(stop)`, made in another thread, one in advance"
@@ -718,17 +743,20 @@ class _Meter:
     def left(self):
         if not self.total or self.done == self.begun: return ''
         s = max(0, self.total - self.done) / self.rate()
-        return f', {s / 3600:.1f} hours left' if s > 5400 else f', {s / 60:.0f} minutes left' if s > 90 else f', {s:.0f} seconds left'
+        if s > 5400: return f', {s / 3600:.1f} hours left'
+        return f', {s / 60:.0f} minutes left' if s > 90 else f', {s:.0f} seconds left'
     def step(self):
         self.done += 1
-        if not self.show or time.monotonic() < self.shown + .3: return
+        if not self.show or time.monotonic() < self.shown + .3 or self.done < self.begun + 10:
+            return
         self.shown = time.monotonic()
         of = f' of about {self.total:,}' if self.total else ''
-        print(f'\r{self.done:,}{of} frames, {self.rate():.1f} frames/s{self.left()}    ', end='', file=sys.stderr, flush=True)
+        print(f'\r{self.done:,}{of} frames, {self.rate():.1f} frames/s{self.left()}    ', end='',
+              file=sys.stderr, flush=True)
     def close(self):
         if self.show and self.shown: print(file=sys.stderr)
 
-# %% ../../nbs/use/05_film.ipynb #754166a7
+# %% ../../nbs/use/05_film.ipynb #3fed830c
 def _fingerprint(path, n=64, size=1 << 16) -> str:
     "A digest of a film: of its length, and of 64 blocks all over it"
     total = os.path.getsize(path)
@@ -744,7 +772,8 @@ def _weights_of(net) -> str:
     if isinstance(net, OnnxNet): return hashlib.sha256(net.path.read_bytes()).hexdigest()
     if not hasattr(net, 'gen'): return getattr(net, '__name__', type(net).__name__)
     digest = hashlib.sha256()
-    for k, v in sorted(net.gen.state_dict().items()): digest.update(k.encode() + v.cpu().numpy().tobytes())
+    for k, v in sorted(net.gen.state_dict().items()):
+        digest.update(k.encode() + v.cpu().numpy().tobytes())
     return digest.hexdigest()
 
 class _Parts:
@@ -755,9 +784,11 @@ class _Parts:
         if overwrite and not resume: shutil.rmtree(self.folder, ignore_errors=True)
         if said.exists():
             if not resume:
-                raise ColorganError(f'{label(self.folder)} holds what is done of this film: --resume goes on with it, --overwrite begins anew')
+                raise ColorganError(f'{label(self.folder)} holds what is done of this film: '
+                                    f'--resume goes on with it, --overwrite begins anew')
             if json.loads(said.read_text()) != settings:
-                raise ColorganError(f'{label(self.folder)} was begun with another film, other weights or settings: give the same, or --overwrite to begin anew')
+                raise ColorganError(f'{label(self.folder)} was begun with another film, other '
+                                    f'weights or settings: give the same, or --overwrite to begin anew')
         else: write_json(said, settings)
         self.lock = open(self.folder/'lock', 'a')
         try:
@@ -767,7 +798,9 @@ class _Parts:
         except OSError as e:
             raise ColorganError(f'another process is at work on {label(out)}: wait for it') from e
         self.n = 0
-        while self._at(self.n).exists() and (self.state_at(self.n).exists() or self._at(self.n + 1).exists()): self.n += 1
+        while self._at(self.n).exists() and (self.state_at(self.n).exists()
+                                             or self._at(self.n + 1).exists()):
+            self.n += 1
     def _at(self, i): return self.folder/f'{i:06}.piece'
     def state_at(self, i): return self.folder/f'{i:06}.npz'
     def pieces(self): return [self._at(i) for i in range(self.n)]
@@ -786,7 +819,7 @@ class _Parts:
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-# %% ../../nbs/use/05_film.ipynb #eb949a1b
+# %% ../../nbs/use/05_film.ipynb #d09516cb
 @dataclass
 class _Report:
     "What became of a film"
@@ -799,19 +832,24 @@ class _Report:
 def _notes(film, codec, result) -> list:
     "What is worth knowing before the hours begin; what will be lost is a warning, too"
     made = av.VideoFormat(codec.pixels, 16, 16)
-    bits, had = made.components[0].bits, av.VideoFormat(film.pixels, 16, 16)
-    notes = [] if 'sound' in {s.type.replace('audio', 'sound') for s in result.source.streams} else ['it has no sound']
+    bits = made.components[0].bits
+    notes = [] if 'sound' in {s.type.replace('audio', 'sound')
+                              for s in result.source.streams} else ['it has no sound']
     if bits == film.bits > 8: notes.append(f'its {bits} bits are kept')
     if film.field: notes.append('it is interlaced, and marked as that')
     lost = []
     if bits < film.bits: lost.append(f'{bits} of its {film.bits} bits are kept with {codec.name}')
-    if _has_alpha(film.pixels) and not _has_alpha(codec.pixels): lost.append(f'its transparency is lost with {codec.name}')
-    if film.colour[1] in (16, 18): lost.append('it is in HDR, and is seen as if it were not: its colours will be off')
+    if _has_alpha(film.pixels) and not _has_alpha(codec.pixels):
+        lost.append(f'its transparency is lost with {codec.name}')
+    if film.colour[1] in (16, 18):
+        lost.append('it is in HDR, and is seen as if it were not: its colours will be off')
     if result.left: lost.append(f'the result cannot hold its {", ".join(result.left)}')
     for l in lost: warnings.warn(f'{label(film.path)}: {l}', ColorganWarning, 3)
     return notes
 
-def _has_alpha(pixels): return 'yuva' in pixels or pixels in ('rgba', 'bgra', 'argb', 'abgr', 'ya8', 'pal8') or pixels.startswith('gbrap')
+def _has_alpha(pixels):
+    return 'yuva' in pixels or pixels in ('rgba', 'bgra', 'argb', 'abgr', 'ya8',
+                                          'pal8') or pixels.startswith('gbrap')
 
 def _rehearse(parts, format, film, codec) -> list: # notes
     "Open the result once and write its header, so that nothing is found out after hours"
@@ -824,21 +862,24 @@ def _rehearse(parts, format, film, codec) -> list: # notes
     except (av.FFmpegError, ValueError) as e:
         if isinstance(e, ColorganError): raise
         if getattr(e, 'errno', None) in (28, 122): raise # no room
-        raise ColorganError(f'{codec.name} in {format} does not take this film ({e}): take another --codec, or OUT with the suffix .mkv') from e
+        raise ColorganError(f'{codec.name} in {format} does not take this film ({e}): take '
+                            f'another --codec, or OUT with the suffix .mkv') from e
     finally: path.unlink(missing_ok=True)
     return notes
 
-# %% ../../nbs/use/05_film.ipynb #84cd1d48
+# %% ../../nbs/use/05_film.ipynb #1d8f275b
 def _damage(film, reader) -> list:
     "Sentences on what could not be read"
     found = []
     if reader.broken:
         where = f', the first at {reader.where:.1f} seconds' if reader.where is not None else ''
-        found.append(f'{label(film.path)} has {reader.broken} broken frames{where}: what could be read of them is in the result')
+        found.append(f'{label(film.path)} has {reader.broken} broken frames{where}: what could be '
+                     f'read of them is in the result')
     start = reader.stream.start_time or 0
     end = float(((reader.last or 0) - start) * film.time_base)
     if film.seconds - end > max(1., 3 / film.rate):
-        found.append(f'{label(film.path)} breaks off after {end:.1f} of {film.seconds:.1f} seconds: the result ends there, too')
+        found.append(f'{label(film.path)} breaks off after {end:.1f} of {film.seconds:.1f} '
+                     f'seconds: the result ends there, too')
     return found
 
 def _colorize_units(film, codec, window, parts, saturation, meter):
@@ -859,7 +900,8 @@ def _colorize_units(film, codec, window, parts, saturation, meter):
         with _ahead(units) as line:
             frames = again()
             for unit in line:
-                parts.add(unit, lambda path: _write_piece(path, film, codec, paint, unit, frames, meter.step))
+                parts.add(unit, lambda path, u=unit: _write_piece(path, film, codec, paint, u, frames,
+                                                                  meter.step))
         return _damage(film, readers[0])
     finally:
         for r in readers: r.close()
@@ -875,44 +917,49 @@ def _put_together(film, codec, format, parts):
     os.replace(path, parts.out)
     flush_folder(parts.out.parent)
 
-# %% ../../nbs/use/05_film.ipynb #bc0f9b36
+# %% ../../nbs/use/05_film.ipynb #1006b11c
 def colorize_film(src, # a film: path
                   out, # where to: a path that ends in .mp4, .mkv, .mov or .webm
                   weights='light', size=None, device=None, # as for `Colorizer`; `weights` may be a `Colorizer`
                   saturation=1., # 0 leaves it grey, 2 is twice as colourful
-                  codec=None, # encoder of the pictures; None: libx264, or libvpx-vp9 for .webm; 'ffv1' loses nothing
+                  codec=None, # encoder; None: libx264, or libvpx-vp9 for .webm; 'ffv1' loses nothing
                   crf=None, # how much is lost, where the codec has it: 0 nothing, larger more; None: 18
-                  steady=.95, # share of its colour that a pixel hands on to the next frame, 0 to .99; 0: each frame by itself
+                  steady=.95, # share of colour handed on to the next frame, 0 to .99; 0: each by itself
                   resume=False, # go on with a run that was killed
                   overwrite=False, # write over what is there already
                   preview=False, # make three seconds of it, before and after side by side, instead
                   progress=True, # show frames per second and the time left, on a terminal or in a notebook
                  ) -> _Report:
-    """A film in colour: all its frames at their times, its sound, subtitles, chapters and metadata as they are.
+    """A film in colour: all frames at their times, sound, subtitles, chapters and metadata kept.
     Raises `ColorganError` if it cannot be read or written; what is done then stays in `OUT.parts`."""
     if av is None: raise ColorganError("films need PyAV and OpenCV: pip install 'colorgan[film]'")
     src, out = Path(src), Path(out)
-    saturation, keep = check_number('saturation', saturation, 0, 10), check_number('steady', steady, 0, .99)
+    saturation, keep = check_number('saturation', saturation, 0, 10), check_number('steady', steady,
+            0, .99)
     film = _examined(src)
     if out.exists() and os.path.samefile(src, out):
-        raise ColorganError(f'{label(out)} is the film to be read, and would be written over: give another name')
+        raise ColorganError(f'{label(out)} is the film to be read, and would be written over: '
+                            f'give another name')
     if out.is_dir(): raise ColorganError(f'{label(out)} is a folder: give the name of a file')
     if out.exists() and not overwrite:
         raise ColorganError(f'{label(out)} is there already: give another name, or --overwrite')
     how = _codec_for(film, out, codec, crf)
-    colorizer = _for_film(weights if isinstance(weights, Colorizer) else Colorizer(weights, size, device))
+    colorizer = _for_film(weights if isinstance(weights, Colorizer) else Colorizer(weights, size,
+            device))
     with _one_thread_each():
         if preview: return _preview(film, out, how, colorizer, saturation, keep, progress)
         settings = dict(film=_fingerprint(src), weights=_weights_of(colorizer.net), size=colorizer.size,
                         saturation=saturation, steady=keep, codec=how.name, options=dict(how.options),
                         pixels=how.pixels, colorgan=__version__, av=av.__version__)
-        return _made(film, out, how, colorizer, saturation, keep, settings, resume, overwrite, progress)
+        return _made(film, out, how, colorizer, saturation, keep, settings, resume, overwrite,
+                     progress)
 
 def _for_film(colorizer):
     "The colorizer, its network with half of the cores if it is an ONNX file; the encoder has the rest"
     if not isinstance(colorizer.net, OnnxNet): return colorizer
     mine = Colorizer.__new__(Colorizer)
-    mine.__dict__ |= colorizer.__dict__ | dict(net=OnnxNet(colorizer.net.path, threads=max(1, cores() // 2)))
+    mine.__dict__ |= colorizer.__dict__ | dict(net=OnnxNet(colorizer.net.path, threads=max(1,
+            cores() // 2)))
     return mine
 
 @contextmanager
@@ -933,10 +980,13 @@ def _made(film, out, codec, colorizer, saturation, keep, settings, resume, overw
         report.notes = _rehearse(parts, format, film, codec)
         done = sum(len(_piece(p)['lengths']) for p in parts.pieces())
         meter = _Meter(round(film.seconds * film.rate), done, progress)
-        try: damage = _colorize_units(film, codec, _Window(film, colorizer, keep), parts, saturation, meter)
+        try:
+            damage = _colorize_units(film, codec, _Window(film, colorizer, keep), parts, saturation,
+                                     meter)
         finally: meter.close()
         tails = [_piece(p) for p in parts.pieces()]
-        report.frames, report.shots = sum(len(t['lengths']) for t in tails), sum(t['cuts'] for t in tails)
+        report.frames, report.shots = sum(len(t['lengths']) for t in tails), sum(t['cuts']
+                for t in tails)
         report.rate = meter.rate()
         _put_together(film, codec, format, parts)
         for d in damage: warnings.warn(d, ColorganWarning, 3)
@@ -949,7 +999,7 @@ def _made(film, out, codec, colorizer, saturation, keep, settings, resume, overw
         if fresh and not (parts and parts.n): shutil.rmtree(f'{out}.parts', ignore_errors=True)
     return report
 
-# %% ../../nbs/use/05_film.ipynb #43fa785a
+# %% ../../nbs/use/05_film.ipynb #2514c9ec
 def _shot_at(film, seconds, window, n):
     "`n` frames of one shot, from a time on: `(frames, steady chroma)`"
     reader, frames = _Reader(film.path), []
@@ -958,7 +1008,8 @@ def _shot_at(film, seconds, window, n):
         out = f.reformat(film.width, film.height, film.pixels)
         out.pts, out.duration, out.time_base = f.pts, f.duration, f.time_base
         return out
-    past = (f for f in reader if (f.pts - (reader.stream.start_time or 0)) * film.time_base >= seconds)
+    past = (f for f in reader if (f.pts - (reader.stream.start_time
+                                           or 0)) * film.time_base >= seconds)
     for f in islice(past, 3 * n):
         f = small(f)
         s = window.sight.small(f)
@@ -979,9 +1030,11 @@ def _preview(film, out, codec, colorizer, saturation, keep, progress):
     w, h = (max(16, round(x * k / 2) * 2) for x in (film.width * float(film.aspect), film.height))
     small = replace(film, width=w, height=h, pixels='yuv420p', bits=8, aspect=fractions.Fraction(1))
     n, report = max(2, round(film.rate)), _Report(out)
-    both = replace(small, width=2 * (h if film.turn % 2 else w), height=w if film.turn % 2 else h, turn=0, display=b'', field='')
+    both = replace(small, width=2 * (h if film.turn % 2 else w), height=w if film.turn % 2 else h,
+                   turn=0, display=b'', field='')
     paint, meter = _Painter(small, 'yuv420p', saturation), _Meter(3 * n, 0, progress)
-    codec = replace(codec, pixels='yuv420p', options=tuple(o for o in codec.options if o[0] != 'x264-params'))
+    codec = replace(codec, pixels='yuv420p', options=tuple(o for o in codec.options
+                                                           if o[0] != 'x264-params'))
     part, at = out.with_name(f'.{out.name}.part'), 0
     make_folder(out.parent)
     try:
@@ -989,13 +1042,16 @@ def _preview(film, out, codec, colorizer, saturation, keep, progress):
             stream = result.add_stream(codec.name, rate=film.rate)
             _set_up(stream.codec_context, both, codec)
             for share in (1 / 6, 1 / 2, 5 / 6) if film.seconds > 3 else (0,):
-                with _reading(film.path): frames, chroma = _shot_at(small, share * film.seconds, _Window(small, colorizer, keep), n)
+                with _reading(film.path):
+                    frames, chroma = _shot_at(small, share * film.seconds, _Window(small, colorizer,
+                            keep), n)
                 for f, ab in zip(frames, chroma):
                     before = [np.array(_plane(f, i, 8)) for i in range(3)]
                     after = [_plane(p, i, 8) for p in [paint(f, ab)] for i in range(3)]
                     pair = av.VideoFrame(both.width, both.height, 'yuv420p')
                     for i, (a, b) in enumerate(zip(before, after)):
-                        _plane(pair, i, 8)[:] = np.hstack([np.rot90(a, film.turn), np.rot90(b, film.turn)])
+                        _plane(pair, i, 8)[:] = np.hstack([np.rot90(a, film.turn), np.rot90(b,
+                                film.turn)])
                     pair.pts, pair.time_base = at, film.time_base
                     at += f.duration or round(1 / (film.rate * film.time_base))
                     result.mux(stream.encode(pair))
@@ -1004,9 +1060,26 @@ def _preview(film, out, codec, colorizer, saturation, keep, progress):
                 report.shots += bool(frames)
             result.mux(stream.encode(None))
         os.replace(part, out)
-    except (OSError, av.FFmpegError) as e: raise ColorganError(f'{label(out)} cannot be written: {e.strerror or e}') from e
+    except (OSError, av.FFmpegError) as e:
+        raise ColorganError(f'{label(out)} cannot be written: {e.strerror or e}') from e
     finally:
         meter.close()
         part.unlink(missing_ok=True)
     report.rate = meter.rate()
     return report
+
+# %% ../../nbs/use/05_film.ipynb #244b5a2c
+def _short(path, most) -> Image.Image: # its first frame
+    "Raise `ColorganError` unless a film can be read and has at most so many seconds"
+    if av is None: raise ColorganError("films need PyAV and OpenCV: pip install 'colorgan[film]'")
+    with _reading(path):
+        _examined(path)
+        reader = _Reader(path)
+        times = [float(p.pts * p.time_base) for p in reader.container.demux(reader.stream)
+                 if p.pts is not None]
+        reader.close()
+        if times and max(times) - min(times) > most:
+            raise ColorganError(f'{label(path)} has {max(times) - min(times):.0f} seconds, '
+                                f'and the app takes {most}: '
+                                'colorgan film colorizes films of any length')
+        return next(iter(_Reader(path))).to_image()
