@@ -5,6 +5,7 @@ __version__ = "0.1.0"
 
 _modules = {
     'colorize': 'colorizer', 'Colorizer': 'colorizer', 'colorize_files': 'use.album',
+    'colorize_film': 'use.film',
     'train': 'run', 'evaluate': 'evaluation', 'replace': 'recipes',
     'get_dls': 'data', 'pretrain_learner': 'pretrain', 'gan_learner': 'gan',
     'bundled_photos': 'photos.sources', 'ColorganError': 'core'}

@@ -177,6 +177,44 @@ def _colorize_words(p):
     p.add_argument('--no-limits', action='store_true',
                    help='read photos of any size, however long that takes; only if you trust them')
 
+# %% ../nbs/12_cli.ipynb #f11a0002
+def _film(a):
+    from colorgan.use.film import colorize_film
+    out = a.out
+    if out is None:
+        if not a.preview: raise ColorganError('say where the film goes: --out and a name that ends in .mp4, .mkv, .mov or .webm')
+        p = Path(os.path.abspath(a.input))
+        out = p.with_name(f'{p.stem}-preview.mp4')
+    r = colorize_film(a.input, out, a.weights, a.size, a.device, a.saturation, a.codec, a.crf, a.steady,
+                      a.resume, a.overwrite, a.preview)
+    for n in r.notes: print(n)
+    rate = f', {r.rate:.1f} frames/s' if r.rate else ''
+    print(f'{r.frames:,} frames in {r.shots:,} shots colorized into {out}{rate}')
+
+# %% ../nbs/12_cli.ipynb #f11a0003
+def _film_words(p):
+    p.add_argument('input', metavar='IN', help='a film: mp4, mkv, mov, avi, … as FFmpeg reads it')
+    p.add_argument('--out', metavar='OUT',
+                   help='the film to write: .mp4, .mkv, .mov or .webm (for --preview, default: IN-preview.mp4)')
+    _words(p, 'weights', 'device')
+    p.add_argument('--size', type=int, metavar='N',
+                   help='short side of what the network sees (default: as it was trained); the '
+                        'film keeps its own size')
+    p.add_argument('--saturation', type=float, default=1., metavar='X',
+                   help='0 leaves it grey, 2 makes it twice as colourful (default: 1)')
+    p.add_argument('--codec', metavar='NAME',
+                   help='encoder of the pictures, as libx264, libx265, libvpx-vp9, or ffv1, which '
+                        'loses nothing (default: libx264; libvpx-vp9 for .webm)')
+    p.add_argument('--crf', type=float, metavar='N',
+                   help='how much the encoder may lose: 0 nothing, larger more (default: 18)')
+    p.add_argument('--steady', type=float, default=.95, metavar='X',
+                   help='share of its colour that a pixel hands on to the next frame, 0 to .99; 0 '
+                        'colours each frame by itself (default: .95)')
+    p.add_argument('--preview', action='store_true',
+                   help='make three seconds first, from three shots, before and after side by side')
+    p.add_argument('--resume', action='store_true', help='go on with a film where it was killed')
+    _words(p, 'overwrite')
+
 # %% ../nbs/12_cli.ipynb #9a7a07bc
 def _recipe(a):
     "The recipe that was asked for, with what was asked to be different"
@@ -553,14 +591,14 @@ commands = dict(
           'colorgan demo --out demo'),
     colorize=(_colorize, _colorize_words, 'colorize photos',
               'colorgan colorize album --out album-in-colour'),
+    film=(_film, _film_words, 'colorize a film, with steady colours and its own sound',
+          'colorgan film old.mp4 --out old-in-colour.mp4'),
     train=(_train, _train_words, 'train a recipe on photos',
            'colorgan train photos --out run --recipe light --size 128'),
     status=(_status, _status_words, 'say how far a training is that goes on elsewhere',
             'colorgan status run'),
     evaluate=(_evaluate, _evaluate_words, 'measure how close to the truth the colours are',
               'colorgan evaluate --weights run photos --size 256'),
-    judge=(_judge, _judge_words, 'judge results of any program against the true photos',
-           'colorgan judge --truth photos light=A other=B --page blind.html'),
     compare=(_compare, _compare_words,
              'train recipes on the same photos within the same budget, and judge them alike',
              'colorgan compare photos --recipes all --budget 5 --out comparison'),

@@ -64,3 +64,21 @@ def test_bad_input_gets_a_sentence(tmp_path):
     done = subprocess.run([sys.executable, root/'benchmarks'/'data.py', tmp_path/'nothing'],
                           capture_output=True, text=True)
     assert done.returncode and 'there is no' in done.stderr and 'Traceback' not in done.stderr
+
+
+def test_film(tmp_path):
+    pytest.importorskip('av')
+    from film import bench_film, flicker, pan
+    facts = bench_film(tmp_path/'facts.json', n=6, size=(96, 64), say=lambda s: None)
+    assert ratios(facts) == ['film_ratio'] and facts['frames_per_s'].keys() == {'ours', 'one_by_one'} and facts['film_ratio'] > 0
+    facts = flicker(pan(tmp_path/'pan.mp4', 12, (96, 64), grey=False), size=32)
+    assert 0 < facts['flicker_ratio'] < 1 and facts['truth']['distance'] == 0 and len(facts['curve']['steady']) == 11
+
+
+@pytest.mark.slow
+def test_film_is_steady_on_real_clips(tmp_path):
+    pytest.importorskip('av')
+    from film import clips, flicker
+    for p in clips(tmp_path):
+        facts = flicker(p, files=False)
+        assert facts['flicker_ratio'] <= .35 and facts['steady']['distance'] <= facts['alone']['distance'], p.name

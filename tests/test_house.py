@@ -13,7 +13,7 @@ source = root/'colorgan'
 modules = {p.relative_to(root).with_suffix('').as_posix().replace('/', '.'): p
            for p in source.rglob('*.py') if not p.name.startswith('_')}
 chapters = [p.stem.split('_', 1)[1] for p in sorted((root/'nbs').glob('[0-9][0-9]_*.ipynb'))]
-public = ['colorize', 'Colorizer', 'colorize_files', 'train', 'evaluate', 'get_dls',
+public = ['colorize', 'Colorizer', 'colorize_files', 'colorize_film', 'train', 'evaluate', 'get_dls',
           'pretrain_learner', 'gan_learner',
           'replace', 'bundled_photos', 'ColorganError']
 

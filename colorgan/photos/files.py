@@ -34,6 +34,8 @@ _plugins = dict(JPEG='Jpeg', PNG='Png', WEBP='WebP', TIFF='Tiff', BMP='Bmp', GIF
 formats = tuple(k for k, v in _plugins.items() if find_spec(f'PIL.{v}ImagePlugin'))
 suffixes = frozenset('.jpg .jpeg .jpe .jfif .mpo .png .webp .tif .tiff .bmp .gif .ppm .pgm '
                      '.jp2 .j2k .avif'.split())
+_films = frozenset('.mp4 .m4v .mov .mkv .webm .avi .ts .mts .m2ts .mpg .mpeg .vob .wmv .flv .ogv .3gp .mxf .dv'
+                   .split()) # `colorgan film` is for these
 limits = dict(pixels=178_956_970, # of a page; where Pillow stops, too
               pages=1000, bytes=500_000_000, # of a file
               seconds=100.) # of reading a page
@@ -61,6 +63,9 @@ def reading(src):
     except IsADirectoryError as e:
         raise ColorganError(f'{label(src)} is a folder, not a photo') from e
     except Image.UnidentifiedImageError as e:
+        if isinstance(src, (str, os.PathLike)) and Path(src).suffix.lower() in _films:
+            raise ColorganError(f'{label(src)} is a film, not a photo: colorgan film '
+                                f'{label(src)} --out OUT colorizes it') from e
         raise ColorganError(f'{label(src)} is not a photo of a kind that can be read') from e
     except Image.DecompressionBombError as e:
         raise ColorganError(f"{label(src)} has more than {limits['pixels'] / 1e6:.0f} megapixels: "

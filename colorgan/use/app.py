@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from ..colour.chroma import join, luminance
 from ..colorizer import Colorizer, network
 from ..core import ColorganError, check_number, data_url, write_whole
-from ..photos.files import encode, format_of, read_photo, writable
+from ..photos.files import _films, encode, format_of, read_photo, writable
 from ..photos.sources import bundled_photos
 from ..nets.weights import bundled_weights
 
@@ -70,6 +70,41 @@ class Painting:
         out.paste(self.grey, (0, 0))
         out.paste(self.colorized(colorizer, saturation), (w + 8, 0))
         return out
+
+# %% ../../nbs/use/02_app.ipynb #c11b0002
+class _Clip:
+    "A short film that was opened"
+    hints = ()
+    def __init__(self,
+                 content, # bytes of its file
+                 name, # of the file
+                 most=10): # seconds
+        from colorgan.use.film import _short
+        self.name, self.folder, self.done = name, tempfile.TemporaryDirectory(), {}
+        self.path = Path(self.folder.name)/f'film{Path(name).suffix.lower()}'
+        write_whole(self.path, content)
+        try: self.first = _short(self.path, most)
+        except ColorganError as e: raise ColorganError(str(e).replace(str(self.path), name)) from e
+
+    def file(self, colorizer, saturation=1.):
+        "`(name, bytes)` of the film in colour, as an mp4, which browsers play"
+        from colorgan.use.film import colorize_film
+        key = id(colorizer.net), colorizer.size, saturation
+        if key not in self.done:
+            out = self.path.with_name('colour.mp4')
+            try: self.frames = colorize_film(self.path, out, colorizer, saturation=saturation, overwrite=True, progress=False).frames
+            except ColorganError as e: raise ColorganError(str(e).replace(str(self.path), self.name)) from e
+            self.done = {key: out.read_bytes()}
+        return f'{Path(self.name).stem}-colour.mp4', self.done[key]
+
+    def player(self, content):
+        "HTML that plays a film"
+        return ('<div class="pair"><video controls autoplay loop muted playsinline style="width:100%" '
+                f'aria-label="The film in colour" src="{data_url(content, "video/mp4")}"></video></div>')
+
+    def still(self, colorizer, saturation=1.):
+        "Its first frame, before and after"
+        return Painting(encode(self.first, 'PNG'), self.name).still(colorizer, saturation)
 
 # %% ../../nbs/use/02_app.ipynb #a4aabe49
 def _img(im, kind, alt, more=''):
@@ -136,8 +171,8 @@ def _controls(samples, weights): # paths; weights by name
     "The widgets of the app by name"
     sizes = [('as it was trained', 0)] + [(f'{n} pixels', n) for n in (96, 128, 192, 256, 384, 512)]
     return SimpleNamespace(
-        upload=widgets.FileUpload(accept='image/*',
-                                  description='Choose a photo').add_class('colorgan-upload'),
+        upload=widgets.FileUpload(accept='image/*,video/*',
+                                  description='Choose a photo or clip').add_class('colorgan-upload'),
         samples=[widgets.Button(tooltip=p.stem,
                                 description=p.stem).add_class(f'colorgan-sample-{i}')
                  for i, p in enumerate(samples)],
@@ -239,7 +274,8 @@ class App:
         self.open(content, name)
 
     def open(self, src, name):
-        self.painting = Painting(src, name)
+        film = isinstance(src, bytes) and Path(name).suffix.lower() in _films
+        self.painting = _Clip(src, name) if film else Painting(src, name)
         self.show()
 
     @_says_errors
@@ -258,6 +294,7 @@ class App:
         "Colorize the small photo as the widgets say"
         p, ui = self.painting, self.ui
         self.say('Colorizing…')
+        if isinstance(p, _Clip): return self.play()
         after = p.colorized(self.colorizer(), ui.strength.value)
         before = p.grey if ui.before.value == 'in grey' else p.small
         ui.picture.value = _picture(before, after, p.hints, ui.placing.value)
@@ -266,9 +303,17 @@ class App:
         click = '. Click where you want the colour.' if ui.placing.value else ''
         self.say(f'{p.name}, {p.size[0]} × {p.size[1]} pixels{click}')
 
+    def play(self):
+        "Colorize the clip as the widgets say, and show it"
+        p, ui = self.painting, self.ui
+        _, content = p.file(self.colorizer(), ui.strength.value)
+        ui.picture.value = p.player(content)
+        ui.undo.disabled, ui.link.value = True, ''
+        self.say(f'{p.name}, {p.frames} frames')
+
     @_says_errors
     def download(self):
-        self.say('Colorizing the photo at its full size…')
+        if not isinstance(self.painting, _Clip): self.say('Colorizing the photo at its full size…')
         name, content = self.painting.file(self.colorizer(), self.ui.strength.value)
         self.ui.link.value = _save_link(name, content, time.time())
         self.say(f'{name} is yours.')
