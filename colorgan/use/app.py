@@ -57,6 +57,10 @@ class Painting:
         hints = [(x * (w - 1), y * (h - 1), colour) for x, y, colour in self.hints]
         return colorizer(self.src if full else self.small, saturation, hints, mark=full)
 
+    def sure(self, colorizer):
+        "How sure the colours of the smaller photo are, as a picture: white is sure"
+        return Image.fromarray((colorizer.sure(self.small) * 255 + .5).astype(np.uint8)).convert('RGB')
+
     def file(self, colorizer, saturation=1.):
         "`(name, bytes)` of the photo in colour"
         p = Path(self.name)
@@ -146,7 +150,7 @@ def _controls(samples, weights): # paths; weights by name
                                      description='Colour strength'),
         size=widgets.Dropdown(options=sizes, description='The network sees a short side of'),
         weights=widgets.Dropdown(options=list(weights.items()), description='Weights'),
-        before=widgets.Dropdown(options=['in grey', 'as it was'],
+        before=widgets.Dropdown(options=['in grey', 'as it was', 'how sure'],
                                 description='The photo before'),
         placing=widgets.ToggleButton(description='Place a colour',
                                      tooltip='Then click on the photo').add_class('colorgan-quiet'),
@@ -258,13 +262,16 @@ class App:
         "Colorize the small photo as the widgets say"
         p, ui = self.painting, self.ui
         self.say('Colorizing…')
-        after = p.colorized(self.colorizer(), ui.strength.value)
-        before = p.grey if ui.before.value == 'in grey' else p.small
+        colorizer = self.colorizer()
+        after = p.colorized(colorizer, ui.strength.value)
+        before = {'in grey': lambda: p.grey, 'as it was': lambda: p.small,
+                  'how sure': lambda: p.sure(colorizer)}[ui.before.value]()
         ui.picture.value = _picture(before, after, p.hints, ui.placing.value)
         ui.undo.disabled = not p.hints
         ui.link.value = ''
         click = '. Click where you want the colour.' if ui.placing.value else ''
-        self.say(f'{p.name}, {p.size[0]} × {p.size[1]} pixels{click}')
+        map_ = '. On the left, white is sure.' if ui.before.value == 'how sure' else ''
+        self.say(f'{p.name}, {p.size[0]} × {p.size[1]} pixels{map_ or click}')
 
     @_says_errors
     def download(self):
