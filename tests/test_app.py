@@ -356,3 +356,14 @@ def test_a_large_photo_on_a_phone(tmp_path):
         said(tab, 'large.jpg, 4000 × 3000')
         with tab.expect_download() as download: tab.get_by_role('button', name='Download').tap()
         assert Image.open(download.value.path()).size == (4000, 3000)
+
+
+def test_how_sure_is_shown_on_the_left():
+    a = app(None, [photos['astronaut']])
+    grey = a.ui.picture.value
+    a.ui.before.value = 'how sure'
+    assert 'white is sure' in a.ui.status.value and a.ui.picture.value != grey
+    sure = np.asarray(a.painting.sure(a.colorizer()))
+    assert sure.std() > 10 and np.array_equal(sure[..., 0], sure[..., 1])
+    a.ui.before.value = 'in grey'
+    assert a.ui.picture.value == grey

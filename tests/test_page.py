@@ -172,3 +172,42 @@ def test_same_colours_as_python(address, tmp_path):
         download(page, choose(page, src).first, tmp_path/'out.jpg')
     ours, theirs = np.asarray(Image.open(tmp_path/'out.jpg')).astype(int), np.asarray(colorize(src)).astype(int)
     assert np.abs(ours - theirs).mean() < 3
+
+
+def test_without_a_network(address, tmp_path):
+    "After one photo it is kept in the browser: without a network it opens again and colorizes; it asked nobody else."
+    src, asked = photo(tmp_path, 'a.png', .3), []
+    with window() as page:
+        page.on('request', lambda r: asked.append(r.url))
+        page.goto(address)
+        choose(page, src)
+        page.locator('#offline').wait_for()
+        page.context.set_offline(True)
+        page.reload()
+        assert page.locator('h1').inner_text() == 'Colour for black-and-white photos'
+        assert choose(page, src).first.get_attribute('data-state') == 'done'
+        assert page.errors == []
+    assert [u for u in asked if not u.startswith((address, 'blob:', 'data:'))] == []
+
+
+def test_a_folder(address, tmp_path):
+    folder = tmp_path/'album'
+    folder.mkdir()
+    for name in 'a.png', 'b.png': photo(folder, name, .3)
+    (folder/'notes.txt').write_text('hello')
+    with window() as page:
+        page.goto(address)
+        page.set_input_files('#folder', folder)
+        page.locator('article[data-state=done]').nth(1).wait_for()
+        assert page.locator('article').count() == 2 and page.errors == []
+
+
+def test_it_can_be_installed(address):
+    import urllib.request
+    read = lambda name: urllib.request.urlopen(address + name).read()
+    manifest, worker = json.loads(read('manifest.json')), read('sw.js').decode()
+    assert manifest['display'] == 'standalone' and {i['sizes'] for i in manifest['icons']} == {'192x192', '512x512'}
+    assert all(read(i['src'])[:4] == b'\x89PNG' for i in manifest['icons'])
+    kept = worker.split("SHELL = '")[1].split("'")[0].split()
+    assert all(read(n) is not None for n in kept) and {'./', 'page.js', 'colour.js', 'worker.js', 'ort.js', 'network.json'} <= set(kept)
+    assert json.loads(read('network.json'))['version'] in worker and 'VERSION' not in worker

@@ -90,7 +90,8 @@ function fail(c, error) {
   say(error);
 }
 
-worker.onmessage = ({data: {id, progress, error, saved, ...painted}}) => {
+worker.onmessage = ({data: {id, progress, kept, error, saved, ...painted}}) => {
+  if (kept) return keep();
   if (progress !== undefined) return say(progress < 1 ? `Fetching the network, once: ${Math.round(progress * 100)} %` : 'Colorizing…');
   const c = cards.get(id);
   if (!c) return;
@@ -100,7 +101,22 @@ worker.onmessage = ({data: {id, progress, error, saved, ...painted}}) => {
 };
 worker.onerror = () => say('This browser is too old for this page: it needs one of the last two years.');
 
+/** Says that the page works without a network, once the service worker has it. */
+async function keep() {
+  if (!navigator.serviceWorker) return;
+  await navigator.serviceWorker.ready;
+  $('#offline').hidden = false;
+}
+navigator.serviceWorker?.register('sw.js').catch(() => {});
+
+const isPhoto = file => file.type.startsWith('image/');
 $('#choose').onchange = e => { add([...e.target.files]); e.target.value = ''; };
+$('#folder').onchange = e => {
+  const all = [...e.target.files], photos = all.filter(isPhoto);
+  add(photos);
+  if (photos.length < all.length) say(`${all.length - photos.length} other files were left alone.`);
+  e.target.value = '';
+};
 $('#sample').onclick = async () => add([new File([await (await fetch('sample.jpg')).blob()], 'sample.jpg', {type: 'image/jpeg'})]);
 for (const kind of ['dragover', 'dragenter']) addEventListener(kind, e => { e.preventDefault(); document.body.classList.add('over'); });
 addEventListener('dragleave', e => { if (!e.relatedTarget) document.body.classList.remove('over'); });

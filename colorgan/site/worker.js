@@ -21,6 +21,9 @@ function load() {
     let have = 0;
     const got = n => tell(null, {progress: Math.min(1, (have += n) / facts.bytes)});
     const [wasm, graph] = await Promise.all([download('ort.wasm', got), download('network.onnx', got)]);
+    if (self.caches) caches.open(`colorgan-${facts.version}`) // the rest is kept by sw.js
+      .then(c => Promise.all([c.put('ort.wasm', new Response(wasm)), c.put('network.onnx', new Response(graph))]))
+      .then(() => tell(null, {kept: true})).catch(() => {});
     Object.assign(ort.env.wasm, {numThreads: 1, wasmBinary: wasm.buffer});
     return {...facts, session: await ort.InferenceSession.create(graph, {executionProviders: ['wasm']})};
   })();

@@ -57,6 +57,10 @@ class Painting:
         hints = [(x * (w - 1), y * (h - 1), colour) for x, y, colour in self.hints]
         return colorizer(self.src if full else self.small, saturation, hints, mark=full)
 
+    def sure(self, colorizer):
+        "How sure the colours of the smaller photo are, as a picture: white is sure"
+        return Image.fromarray((colorizer.sure(self.small) * 255 + .5).astype(np.uint8)).convert('RGB')
+
     def file(self, colorizer, saturation=1.):
         "`(name, bytes)` of the photo in colour"
         p = Path(self.name)
@@ -171,8 +175,8 @@ def _controls(samples, weights): # paths; weights by name
     "The widgets of the app by name"
     sizes = [('as it was trained', 0)] + [(f'{n} pixels', n) for n in (96, 128, 192, 256, 384, 512)]
     return SimpleNamespace(
-        upload=widgets.FileUpload(accept='image/*,video/*',
-                                  description='Choose a photo or clip').add_class('colorgan-upload'),
+        upload=widgets.FileUpload(accept='image/*',
+                                  description='Choose a photo').add_class('colorgan-upload'),
         samples=[widgets.Button(tooltip=p.stem,
                                 description=p.stem).add_class(f'colorgan-sample-{i}')
                  for i, p in enumerate(samples)],
@@ -181,7 +185,7 @@ def _controls(samples, weights): # paths; weights by name
                                      description='Colour strength'),
         size=widgets.Dropdown(options=sizes, description='The network sees a short side of'),
         weights=widgets.Dropdown(options=list(weights.items()), description='Weights'),
-        before=widgets.Dropdown(options=['in grey', 'as it was'],
+        before=widgets.Dropdown(options=['in grey', 'as it was', 'how sure'],
                                 description='The photo before'),
         placing=widgets.ToggleButton(description='Place a colour',
                                      tooltip='Then click on the photo').add_class('colorgan-quiet'),
@@ -274,8 +278,7 @@ class App:
         self.open(content, name)
 
     def open(self, src, name):
-        film = isinstance(src, bytes) and Path(name).suffix.lower() in _films
-        self.painting = _Clip(src, name) if film else Painting(src, name)
+        self.painting = Painting(src, name)
         self.show()
 
     @_says_errors
@@ -294,26 +297,20 @@ class App:
         "Colorize the small photo as the widgets say"
         p, ui = self.painting, self.ui
         self.say('Colorizing…')
-        if isinstance(p, _Clip): return self.play()
-        after = p.colorized(self.colorizer(), ui.strength.value)
-        before = p.grey if ui.before.value == 'in grey' else p.small
+        colorizer = self.colorizer()
+        after = p.colorized(colorizer, ui.strength.value)
+        before = {'in grey': lambda: p.grey, 'as it was': lambda: p.small,
+                  'how sure': lambda: p.sure(colorizer)}[ui.before.value]()
         ui.picture.value = _picture(before, after, p.hints, ui.placing.value)
         ui.undo.disabled = not p.hints
         ui.link.value = ''
         click = '. Click where you want the colour.' if ui.placing.value else ''
-        self.say(f'{p.name}, {p.size[0]} × {p.size[1]} pixels{click}')
-
-    def play(self):
-        "Colorize the clip as the widgets say, and show it"
-        p, ui = self.painting, self.ui
-        _, content = p.file(self.colorizer(), ui.strength.value)
-        ui.picture.value = p.player(content)
-        ui.undo.disabled, ui.link.value = True, ''
-        self.say(f'{p.name}, {p.frames} frames')
+        map_ = '. On the left, white is sure.' if ui.before.value == 'how sure' else ''
+        self.say(f'{p.name}, {p.size[0]} × {p.size[1]} pixels{map_ or click}')
 
     @_says_errors
     def download(self):
-        if not isinstance(self.painting, _Clip): self.say('Colorizing the photo at its full size…')
+        self.say('Colorizing the photo at its full size…')
         name, content = self.painting.file(self.colorizer(), self.ui.strength.value)
         self.ui.link.value = _save_link(name, content, time.time())
         self.say(f'{name} is yours.')

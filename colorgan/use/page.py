@@ -11,6 +11,7 @@ __all__ = ['network_files', 'make_page']
 import base64, hashlib, json, tarfile
 import colorgan
 from pathlib import Path
+from PIL import Image, ImageDraw
 from ..colorizer import Colorizer, OnnxNet, digest
 from ..photos.sources import bundled_photos, data_folder
 from ..core import ColorganError, fetch, make_folder, write_whole
@@ -60,6 +61,20 @@ def _pictures(weights, # as `Colorizer` takes them
     ims = {'before.jpg': grey, 'sample.jpg': grey, 'after.jpg': Colorizer(weights)(grey)}
     return {k: encode(im, 'JPEG', quality=90) for k, im in ims.items()}, grey.size
 
+# %% ../../nbs/use/03_page.ipynb #0893e8c1
+def _icon(n): # pixels of a side
+    "The half-grey, half-coloured disc as a PNG"
+    big = Image.new('RGB', (4 * n, 4 * n), 'white')
+    box = [4 * n // 8, 4 * n // 8, 4 * n * 7 // 8, 4 * n * 7 // 8]
+    ImageDraw.Draw(big).pieslice(box, 90, 270, fill='#888888')
+    ImageDraw.Draw(big).pieslice(box, 270, 90, fill='#e0632b')
+    return encode(big.resize((n, n), Image.BOX), 'PNG')
+
+def _version(files): # name: bytes
+    "A fingerprint of all files of the page"
+    names = sorted(files.items())
+    return hashlib.sha256(b''.join(n.encode() + hashlib.sha256(c).digest() for n, c in names)).hexdigest()[:12]
+
 # %% ../../nbs/use/03_page.ipynb #6e7052b1
 def make_page(out, # the folder to make
               weights='light', # a model folder, a run, or the name of bundled weights
@@ -78,6 +93,12 @@ def make_page(out, # the folder to make
     html = html.replace('--shape: 4 / 3', f'--shape: {w} / {h}').encode()
     files = plain | heavy | shown | {'index.html': html,
                                      'network.json': json.dumps(facts).encode()}
+    files |= {f'icon-{n}.png': _icon(n) for n in (192, 512)}
+    facts['version'] = _version(files)
+    files['network.json'] = json.dumps(facts).encode()
+    light = ['./', *sorted(files.keys() - {'sw.js', 'ort.wasm', 'network.onnx'})]
+    files['sw.js'] = (plain['sw.js'].decode().replace('VERSION', facts['version'])
+                      .replace('FILES', ' '.join(light)).encode())
     out = make_folder(out)
     for name, content in files.items(): write_whole(out/name, content)
     return out
