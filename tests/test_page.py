@@ -135,12 +135,12 @@ def test_by_keyboard_on_a_phone(address):
     with window(390, 844, phone=True) as page:
         page.goto(address)
         names = []
-        for _ in range(6):
+        for _ in range(7):
             page.keyboard.press('Tab')
             names.append(page.evaluate('document.activeElement.id || '
                                        'document.activeElement.className || '
                                        'document.activeElement.tagName'))
-        assert names[1:4] == ['choose', 'sample', 'cut']
+        assert names[1:5] == ['choose', 'folder', 'sample', 'cut']
         page.locator('#sample').press('Enter')
         card = page.locator('article[data-state=done]')
         card.wait_for()
