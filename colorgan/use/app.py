@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from ..colour.chroma import join, luminance
 from ..colorizer import Colorizer, network
 from ..core import ColorganError, check_number, data_url, write_whole
-from ..photos.files import _films, encode, format_of, read_photo, writable
+from ..photos.files import encode, format_of, read_photo, writable
 from ..photos.sources import bundled_photos
 from ..nets.weights import bundled_weights
 
