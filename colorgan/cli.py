@@ -182,14 +182,17 @@ def _film(a):
     from colorgan.use.film import colorize_film
     out = a.out
     if out is None:
-        if not a.preview: raise ColorganError('say where the film goes: --out and a name that ends in .mp4, .mkv, .mov or .webm')
+        if not a.preview:
+            raise ColorganError('say where the film goes: --out and a name that ends in .mp4, '
+                                '.mkv, .mov or .webm')
         p = Path(os.path.abspath(a.input))
         out = p.with_name(f'{p.stem}-preview.mp4')
     r = colorize_film(a.input, out, a.weights, a.size, a.device, a.saturation, a.codec, a.crf, a.steady,
                       a.resume, a.overwrite, a.preview)
     for n in r.notes: print(n)
     rate = f', {r.rate:.1f} frames/s' if r.rate else ''
-    print(f'{r.frames:,} frames in {r.shots:,} shots colorized into {out}{rate}')
+    shots = 'one shot' if r.shots == 1 else f'{r.shots:,} shots'
+    print(f'{r.frames:,} frames in {shots} colorized into {out}{rate}')
 
 # %% ../nbs/12_cli.ipynb #f11a0003
 def _film_words(p):

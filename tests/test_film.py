@@ -347,7 +347,27 @@ def test_a_gif_and_odd_sides(tmp_path):
     assert len(frames(tmp_path/'out.mp4')) == 5 and frames(tmp_path/'out.mp4')[0].width == 51
 
 
+def test_a_bare_stream_gets_times_by_its_rate(tmp_path):
+    colour(make(tmp_path/'film.h264', 10), tmp_path/'out.mp4')
+    assert np.allclose(np.diff([f.time for f in frames(tmp_path/'out.mp4')]), 1 / 25)
+
+
+@pytest.mark.parametrize('codec, end', [('libx265', 'mp4'), ('libvpx-vp9', 'webm'), ('libsvtav1', 'mp4'), ('prores_ks', 'mov'), ('ffv1', 'mkv')])
+def test_other_codecs(tmp_path, codec, end, capfd):
+    src = make(tmp_path/'film.mp4', 10)
+    r = colour(src, tmp_path/f'out.{end}', codec=codec)
+    assert [f.pts * f.time_base for f in frames(r.out)] == [f.pts * f.time_base for f in frames(src)]
+    assert max(np.ptp(p) for p in planes(frames(r.out)[5], F.av.VideoFormat(frames(r.out)[5].format.name, 16, 16).components[0].bits)[1:]) > 8
+    assert not capfd.readouterr().err
+
+
 # What goes wrong
+
+def test_missing_packages_are_named(film, tmp_path, monkeypatch):
+    monkeypatch.setattr(F, 'av', None)
+    with pytest.raises(ColorganError, match=r"pip install 'colorgan\[film\]'"): colour(film, tmp_path/'out.mp4')
+
+
 
 @pytest.mark.parametrize('name, content, why', [
     ('photo.mp4', 'photo', 'is a photo, not a film'), ('junk.mp4', b'junk' * 99, 'is not a film that can be read'),

@@ -96,8 +96,11 @@ class _Clip:
         key = id(colorizer.net), colorizer.size, saturation
         if key not in self.done:
             out = self.path.with_name('colour.mp4')
-            try: self.frames = colorize_film(self.path, out, colorizer, saturation=saturation, overwrite=True, progress=False).frames
-            except ColorganError as e: raise ColorganError(str(e).replace(str(self.path), self.name)) from e
+            try:
+                self.frames = colorize_film(self.path, out, colorizer, saturation=saturation,
+                                            overwrite=True, progress=False).frames
+            except ColorganError as e:
+                raise ColorganError(str(e).replace(str(self.path), self.name)) from e
             self.done = {key: out.read_bytes()}
         return f'{Path(self.name).stem}-colour.mp4', self.done[key]
 

@@ -100,6 +100,11 @@ class _Reader:
             for f in frames or (): yield f
             if packet is None: return
 
+    def _step(self):
+        "A frame in the stream's unit of time, by its average rate"
+        rate = self.stream.average_rate or self.stream.guessed_rate or 25
+        return max(1, round(1 / (rate * self.stream.time_base)))
+
     def _note(self, pts):
         self.broken += 1
         if self.where is None and pts is not None: self.where = float(pts * self.stream.time_base)
@@ -109,8 +114,9 @@ class _Reader:
         for f in self._decoded():
             if f.is_corrupt: self._note(f.pts)
             pts = f.pts if f.pts is not None else f.dts
-            least = 0 if self.last is None else self.last + 1
-            f.pts = least if pts is None or self.last is not None and pts < least else pts
+            if pts is None: # as in a bare stream, which has no times
+                pts = 0 if self.last is None else self.last + (f.duration or self._step())
+            f.pts = pts if self.last is None else max(pts, self.last + 1)
             self.last = f.pts
             yield f
 
@@ -463,7 +469,8 @@ def _format_for(film, codec) -> str: # of pixels
     n = len(own.components)
     planar = name.startswith('yuv') and n == len({c.plane for c in own.components}) >= 3
     if planar and name in can and sub in name: return name
-    depths = [film.bits] + [b for b in (16, 14, 12, 10, 8) if b < film.bits]
+    depths = [b for b in (8, 10, 12, 14, 16) if b >= film.bits]
+    depths += [b for b in (14, 12, 10, 8) if b < film.bits]
     found = next((f for b in depths for s in dict.fromkeys((sub, '444' if odd else '420', '422', '444'))
                   for f in [f'yuv{s}p' + (f'{b}le' if b > 8 else '')] if f in can), None)
     if found is None:
@@ -531,6 +538,8 @@ def _codec_for(film, out, name, crf) -> _Codec:
     if name in _WITH_CRF:
         options['crf'] = f'{check_number("crf", 18 if crf is None else crf, 0, 63):g}'
     elif crf is not None: raise ColorganError(f'{name} has no --crf: leave it out, or take libx264')
+    if name == 'libx265': options['x265-params'] = 'log-level=error'
+    if name == 'libsvtav1': os.environ.setdefault('SVT_LOG', '1') # errors only
     if name == 'libvpx-vp9': options |= {'b': '0', 'cpu-used': '4', 'row-mt': '1'}
     # chroma is smooth, so precision costs little; without mbtree the same frames give the same bytes
     if name == 'libx264': options['x264-params'] = 'chroma-qp-offset=-8:mbtree=0'
