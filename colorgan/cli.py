@@ -173,6 +173,14 @@ def _colorize_words(p):
     p.add_argument('--hint', action='append', default=[], metavar='X,Y,COLOUR',
                    help='a pixel of one photo and its color, as 120,80,#c03030; given again, '
                         'more of them')
+    p.add_argument('--sure', metavar='PNG',
+                   help='of one photo, draw there how sure the colours are: white is sure')
+    p.add_argument('--unsure', choices=('colour', 'grey'), default='colour',
+                   help='grey: what is a guess stays pale (default: colour)')
+    p.add_argument('--keep-tone', action='store_true',
+                   help='of sepia and other toned photos: the colours come on top of the tone')
+    p.add_argument('--no-mark', action='store_true',
+                   help='do not write into the results (as XMP) that their colours are computed')
     p.add_argument('--overwrite', action='store_true', help='colorize again what is there already')
     p.add_argument('--no-limits', action='store_true',
                    help='read photos of any size, however long that takes; only if you trust them')
@@ -602,6 +610,8 @@ commands = dict(
             'colorgan status run'),
     evaluate=(_evaluate, _evaluate_words, 'measure how close to the truth the colours are',
               'colorgan evaluate --weights run photos --size 256'),
+    judge=(_judge, _judge_words, 'judge results of any program against the true photos',
+           'colorgan judge --truth photos light=A other=B --page blind.html'),
     compare=(_compare, _compare_words,
              'train recipes on the same photos within the same budget, and judge them alike',
              'colorgan compare photos --recipes all --budget 5 --out comparison'),
@@ -660,6 +670,8 @@ def main(argv=None) -> int: # the exit status: 0, or 2 after an error, 1 if some
     "The `colorgan` command"
     if not sys.warnoptions: warnings.simplefilter('ignore')
     warnings.simplefilter('default', ColorganWarning)
+    for stream in sys.stdout, sys.stderr: # a console that cannot show a letter shows its number
+        if isinstance(stream, io.TextIOWrapper): stream.reconfigure(errors='backslashreplace')
     try:
         with _warnings_as_sentences():
             args = parser().parse_args(argv)

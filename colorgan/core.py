@@ -291,7 +291,7 @@ def fetch(url, # where it is
 def _download(url, f, tag, known, timeout):
     "What is missing of the file `f`; all of it if the server has another file by now, as its `tag` tells"
     have = f.seek(0, os.SEEK_END)
-    was = tag.read_text() if tag.exists() else ''
+    was = tag.read_text(encoding='latin-1') if tag.exists() else ''
     if have and not (was or known): have = 0
     try: r = open_url(url, have, timeout, was if have else '')
     except HTTPError as e:
@@ -310,7 +310,7 @@ def only_one(path):
     "The file at `path`, open for appending, while no other process has it"
     while True:
         with open(path, 'a+b') as f:
-            if fcntl: fcntl.flock(f, fcntl.LOCK_EX)
+            lock(f)
             try: same = os.path.samestat(os.stat(path), os.fstat(f.fileno()))
             except FileNotFoundError: same = False # another process has just moved it away
             if same:

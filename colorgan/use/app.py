@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from ..colour.chroma import join, luminance
 from ..colorizer import Colorizer, network
 from ..core import ColorganError, check_number, data_url, write_whole
-from ..photos.files import encode, format_of, read_photo, writable
+from ..photos.files import _films, encode, format_of, read_photo, writable
 from ..photos.sources import bundled_photos
 from ..nets.weights import bundled_weights
 
@@ -178,8 +178,8 @@ def _controls(samples, weights): # paths; weights by name
     "The widgets of the app by name"
     sizes = [('as it was trained', 0)] + [(f'{n} pixels', n) for n in (96, 128, 192, 256, 384, 512)]
     return SimpleNamespace(
-        upload=widgets.FileUpload(accept='image/*',
-                                  description='Choose a photo').add_class('colorgan-upload'),
+        upload=widgets.FileUpload(accept='image/*,video/*',
+                                  description='Choose a photo or clip').add_class('colorgan-upload'),
         samples=[widgets.Button(tooltip=p.stem,
                                 description=p.stem).add_class(f'colorgan-sample-{i}')
                  for i, p in enumerate(samples)],
@@ -281,7 +281,8 @@ class App:
         self.open(content, name)
 
     def open(self, src, name):
-        self.painting = Painting(src, name)
+        film = isinstance(src, bytes) and Path(name).suffix.lower() in _films
+        self.painting = _Clip(src, name) if film else Painting(src, name)
         self.show()
 
     @_says_errors
@@ -300,6 +301,7 @@ class App:
         "Colorize the small photo as the widgets say"
         p, ui = self.painting, self.ui
         self.say('Colorizing…')
+        if isinstance(p, _Clip): return self.play()
         colorizer = self.colorizer()
         after = p.colorized(colorizer, ui.strength.value)
         before = {'in grey': lambda: p.grey, 'as it was': lambda: p.small,
@@ -311,9 +313,17 @@ class App:
         map_ = '. On the left, white is sure.' if ui.before.value == 'how sure' else ''
         self.say(f'{p.name}, {p.size[0]} × {p.size[1]} pixels{map_ or click}')
 
+    def play(self):
+        "Colorize the clip as the widgets say, and show it"
+        p, ui = self.painting, self.ui
+        _, content = p.file(self.colorizer(), ui.strength.value)
+        ui.picture.value = p.player(content)
+        ui.undo.disabled, ui.link.value = True, ''
+        self.say(f'{p.name}, {p.frames} frames')
+
     @_says_errors
     def download(self):
-        self.say('Colorizing the photo at its full size…')
+        if not isinstance(self.painting, _Clip): self.say('Colorizing the photo at its full size…')
         name, content = self.painting.file(self.colorizer(), self.ui.strength.value)
         self.ui.link.value = _save_link(name, content, time.time())
         self.say(f'{name} is yours.')
