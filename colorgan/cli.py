@@ -8,7 +8,7 @@ Docs: https://colorgan.github.io/colorgan/cli.html.md"""
 __all__ = ['parser', 'main']
 
 # %% ../nbs/12_cli.ipynb #f327118e
-import argparse, os, sys, warnings
+import argparse, io, os, sys, warnings
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from . import __version__
