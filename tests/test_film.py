@@ -223,7 +223,7 @@ def test_command(film, tmp_path, capsys):
 
 def test_preview(tmp_path, capsys):
     src = make(tmp_path/'film.mp4', 150, cut=60)
-    assert main(['film', str(src), '--preview']) == 0
+    assert main(['film', str(src), '--preview', '--saturation', '3']) == 0
     out = frames(tmp_path/'film-preview.mp4')
     assert (len(out), out[0].width, out[0].height) == (75, 128, 48)
     u = planes(out[10])[2]

@@ -168,7 +168,7 @@ def test_model_of_a_stranger(recipe, sentence, tmp_path, no_network):
 
 
 def test_pretrained_in_a_model_reads_nothing(tmp_path, no_network):
-    load_model(stranger(tmp_path/'model', gen_kw={'chroma': 4, 'pretrained': '/etc/passwd'}))
+    load_model(stranger(tmp_path/'model', gen_kw={'chroma': 4, 'queries': 20, 'pretrained': '/etc/passwd'}))
 
 
 def test_mistyped_folder_asks_nobody(no_network, capsys):

@@ -23,8 +23,8 @@ def measure_costs(recipe, # a `Recipe` or the name of one
     from torch.utils.flop_counter import FlopCounterMode
     recipe = get_recipe(recipe)
     with torch.device('meta'):
-        gen, x = create_gen(recipe, pretrained=False).eval(), torch.empty(1, 1, recipe.size,
-                                                                          recipe.size)
+        gen = create_gen(recipe, pretrained=False).eval().requires_grad_(False)
+        x = torch.empty(1, 1, recipe.size, recipe.size)
     with torch.no_grad(), FlopCounterMode(display=False) as counter: gen.net(x)
     return dict(parameters=sum(p.numel() for p in gen.parameters()),
                 gflop=round(counter.get_total_flops() / 1e9, 2))

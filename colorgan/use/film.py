@@ -795,7 +795,7 @@ class _Parts:
             if not resume:
                 raise ColorganError(f'{label(self.folder)} holds what is done of this film: '
                                     f'--resume goes on with it, --overwrite begins anew')
-            if json.loads(said.read_text()) != settings:
+            if json.loads(said.read_text(encoding='utf-8')) != settings:
                 raise ColorganError(f'{label(self.folder)} was begun with another film, other '
                                     f'weights or settings: give the same, or --overwrite to begin anew')
         else: write_json(said, settings)
