@@ -248,6 +248,12 @@ protocols = {'ddcolor': dict(size=256, square='rough', work=256),
              'ctest10k': dict(size=256, square='squeeze', work=256),
              'coco': dict(size=256, square='squeeze', work=256)}
 
+def find_protocol(name): # one of `protocols`, or None
+    "The size and way of resizing of a protocol; raises `ColorganError` if there is none of that name"
+    if name and name not in protocols:
+        raise ColorganError(f"there is no protocol {name!r}: choose one of {', '.join(protocols)}")
+    return protocols.get(name, {})
+
 # %% ../nbs/11_evaluation.ipynb #f9c6438f
 def evaluate(weights, # as `Colorizer` takes them; or a list of such, of which the first is compared with the others
              data, # colour photos, as `photo_files` takes them
@@ -264,10 +270,7 @@ def evaluate(weights, # as `Colorizer` takes them; or a list of such, of which t
             ) -> dict: # `n`, `size`, `ab`, `ab_grey`, `psnr`, `psnr_grey`, `cf`, `cf_truth` and more; `ci`, 95 % intervals; `sizes`, `old`, `frontier`; `others`
     """How close to the truth colorized photos are; `others` has the same of further weights.
     Raises `ColorganError` if there is nothing to evaluate."""
-    if protocol and protocol not in protocols:
-        raise ColorganError(f"there is no protocol {protocol!r}: choose one of "
-                            f"{', '.join(protocols)}")
-    how = dict(size=size, square=None, work=work, items=None) | protocols.get(protocol, {})
+    how = dict(size=size, square=None, work=work, items=None) | find_protocol(protocol)
     if how['size'] is not None: how['size'] = check_number('size', how['size'], 1, 8192, int)
     device, refs = default_device(device), photo_files(data)[:items or how['items']]
     weights = weights if isinstance(weights, (list, tuple)) else [weights]

@@ -17,10 +17,9 @@ from colorgan.colour.chroma import join, luminance
 from colorgan.colour.metrics import better
 from colorgan.core import ColorganError, check_number, data_url, photo_name, write_whole
 from colorgan.data import default_device
-from colorgan.evaluation import (Tables, at_colourfulness, chroma_factors, frontier,
-                                 frontier_picture, frontier_scores,
-                                 interval, photo_at, protocols, rgb_tensor,
-                                 summary)
+from colorgan.evaluation import (Tables, at_colourfulness, chroma_factors, find_protocol,
+                                 frontier, frontier_picture, frontier_scores, interval,
+                                 photo_at, rgb_tensor, summary)
 from colorgan.judge.networks import Judges, set_scores
 from colorgan.judge.race import ruled
 from colorgan.photos.files import encode, open_photo, save_photo
@@ -126,9 +125,8 @@ def judge_folders(truth, # folder or zip of the true photos
     "Anybody's results against the truth. Raises `ColorganError` if they do not belong together."
     for name in results:
         if name in ('truth', 'grey'): raise ColorganError(f'results cannot be called {name!r}: that is what they are compared with')
-    if protocol and protocol not in protocols:
-        raise ColorganError(f"there is no protocol {protocol!r}: choose one of {', '.join(protocols)}")
-    how = dict(size=size, square=None) | {k: v for k, v in protocols.get(protocol, {}).items() if k in ('size', 'square')}
+    asked = find_protocol(protocol)
+    how = {k: asked.get(k, default) for k, default in (('size', size), ('square', None))}
     if how['size'] is not None: how['size'] = check_number('size', how['size'], 16, 8192, int)
     device = default_device(device)
     stems, found, notes = pairs(truth, results)

@@ -20,7 +20,7 @@ from .. import __version__
 from ..colorizer import Colorizer, OnnxNet
 from ..colour.chroma import small_shape
 from ..colour.lab import RGB_FROM_XYZ, WHITE, lab_root
-from ..core import (ColorganError, ColorganWarning, check_number, cores, flush_folder,
+from ..core import (ColorganError, ColorganWarning, check_number, cores, flush_folder, lock,
                            make_folder, write_json, write_whole)
 from ..photos.files import label
 try: import av, cv2
@@ -789,8 +789,14 @@ class _Parts:
     "The folder of finished pieces next to the result"
     def __init__(self, out, settings, resume, overwrite):
         self.out, self.folder = out, Path(f'{out}.parts')
+        self.lock = open(self.folder/'lock', 'a')
+        try: lock(self.lock, wait=False)
+        except OSError as e:
+            raise ColorganError(f'another process is at work on {label(out)}: wait for it') from e
         said = self.folder/'settings.json'
-        if overwrite and not resume: shutil.rmtree(self.folder, ignore_errors=True)
+        if overwrite and not resume:
+            for kind in 'settings.json', '*.piece', '*.npz':
+                for f in self.folder.glob(kind): f.unlink()
         if said.exists():
             if not resume:
                 raise ColorganError(f'{label(self.folder)} holds what is done of this film: '
@@ -799,13 +805,6 @@ class _Parts:
                 raise ColorganError(f'{label(self.folder)} was begun with another film, other '
                                     f'weights or settings: give the same, or --overwrite to begin anew')
         else: write_json(said, settings)
-        self.lock = open(self.folder/'lock', 'a')
-        try:
-            import fcntl
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError: pass
-        except OSError as e:
-            raise ColorganError(f'another process is at work on {label(out)}: wait for it') from e
         self.n = 0
         while self._at(self.n).exists() and (self.state_at(self.n).exists()
                                              or self._at(self.n + 1).exists()):
