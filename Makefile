@@ -17,7 +17,7 @@ test: $(READY)  ## everything that must hold, at most 20 minutes
 
 slow: $(READY)  ## the long forms, at most 45 minutes; app and page are tested in a browser, Chromium where there is none
 	test -n "$$(which chromium chromium-browser google-chrome)" || $(SUDO) sh -c 'apt-get update -qq && apt-get install -qq -y chromium'
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow -o faulthandler_timeout=2400
 	$(BIN)/python tests/test_fuzz.py --minutes 5
 
 lab: $(READY)  ## the notebooks in JupyterLab

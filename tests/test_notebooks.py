@@ -2,9 +2,12 @@
 
 The course runs in smoke mode, also where there is a GPU."""
 import importlib.util
+import os
 import runpy
+import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -23,8 +26,27 @@ def run(notebook, flags=''):
     if not importlib.util.find_spec('nbdev'):
         return runpy.run_path(root/'tools'/'run.py')['execute'](notebook, flags.split())
     command = [Path(sys.executable).with_name('nbdev-test'), notebook, '--flags', flags]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    if done.returncode: pytest.fail((done.stdout + done.stderr)[-6000:], pytrace=False)
+    for again in (True, False):
+        failed, said = finished(command, 3000 if flags else 450)
+        if failed != 'stood still' or not again: break
+        warnings.warn(f'{name(notebook)} stood still and was started again:\n{said}', stacklevel=1)
+    if failed: pytest.fail(said, pytrace=False)
+
+
+def finished(command, seconds):
+    """Whether `command` failed, and the end of what it said. One that takes longer is ended, and says where each of its
+    threads was: on virtual machines whole processes have stood still in a page fault."""
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          start_new_session=True, env=os.environ | {'PYTHONFAULTHANDLER': '1'}) as process:
+        try: said, failed = process.communicate(timeout=seconds)[0], None
+        except subprocess.TimeoutExpired:
+            failed = 'stood still'
+            os.killpg(process.pid, signal.SIGABRT)
+            try: said = process.communicate(timeout=20)[0]
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                said = process.communicate()[0]
+    return failed or (process.returncode and 'failed'), said[-6000:]
 
 
 @pytest.mark.parametrize('notebook', notebooks, ids=name)

@@ -80,7 +80,7 @@ class QueryDecoder(nn.Module):
         self.out = nn.Conv2d(queries, n_out, 1, bias=False)
         nn.init.zeros_(self.out.weight)
     def forward(self, maps, last):
-        x = self.queries.expand(len(last), -1, -1)
+        x = self.queries.expand(last.shape[0], -1, -1)
         for block, m in zip(self.blocks, maps): x = block(x, m)
         alike = torch.einsum('nkd,ndhw->nkhw', self.norm(x),
                              self.pixels(last)) / self.queries.shape[1]**.5
