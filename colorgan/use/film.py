@@ -1,4 +1,4 @@
-"""Steady colour for moving pictures, on an ordinary computer
+"""Steady color for moving pictures, on an ordinary computer
 
 Docs: https://colorgan.github.io/colorgan/use/film.html.md"""
 
