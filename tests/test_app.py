@@ -367,3 +367,25 @@ def test_how_sure_is_shown_on_the_left():
     assert sure.std() > 10 and np.array_equal(sure[..., 0], sure[..., 1])
     a.ui.before.value = 'in grey'
     assert a.ui.picture.value == grey
+
+
+@pytest.mark.slow
+def test_a_clip_in_a_browser(tmp_path):
+    "It plays there, in colour, and comes down as a film."
+    import av
+    from test_film import make
+    make(tmp_path/'old.mp4', 50, (320, 240), sound=True)
+    with served(tmp_path) as url, visit(url) as tab:
+        choose(tab, tmp_path/'old.mp4')
+        said(tab, '50 frames')
+        video = tab.locator('.pair video')
+        video.evaluate('v => v.readyState > 1 || new Promise(done => v.onloadeddata = done)')
+        assert video.evaluate('v => [v.videoWidth, v.videoHeight]') == [320, 240]
+        assert abs(video.evaluate('v => v.duration') - 2) < .1
+        before = video.evaluate('v => v.currentTime')
+        tab.wait_for_timeout(400)
+        assert video.evaluate('v => v.currentTime') != before and seen(tab, .1, .9) > 3
+        keep(tab, 'clip')
+        with tab.expect_download() as coming: tab.get_by_role('button', name='Download').click()
+        coming.value.save_as(tmp_path/'new.mp4')
+        assert sum(1 for _ in av.open(str(tmp_path/'new.mp4')).decode(video=0)) == 50

@@ -106,7 +106,7 @@ class _Clip:
 
     def player(self, content):
         "HTML that plays a film"
-        return ('<div class="pair"><video controls autoplay loop muted playsinline style="width:100%" '
+        return ('<div class="pair"><video controls autoplay loop muted playsinline style="display:block;width:100%" '
                 f'aria-label="The film in colour" src="{data_url(content, "video/mp4")}"></video></div>')
 
     def still(self, colorizer, saturation=1.):
