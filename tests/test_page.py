@@ -3,6 +3,7 @@ import functools
 import http.server
 import json
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -211,3 +212,36 @@ def test_it_can_be_installed(address):
     kept = worker.split("SHELL = '")[1].split("'")[0].split()
     assert all(read(n) is not None for n in kept) and {'./', 'page.js', 'colour.js', 'worker.js', 'ort.js', 'network.json'} <= set(kept)
     assert json.loads(read('network.json'))['version'] in worker and 'VERSION' not in worker
+
+
+@contextmanager
+def elsewhere():
+    "Another site, which would answer anybody: its address, and what it was asked"
+    asked = []
+    class Open(Quiet):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header('Access-Control-Allow-Origin', '*')
+            self.end_headers()
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Open) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{server.server_port}/', asked
+        server.shutdown()
+
+
+def test_its_policy_holds(address):
+    "Neither the page nor its worker can ask another site, and no style or script that somebody slips in is used."
+    ask = "async url => { try { await fetch(url); return 'answered'; } catch { return 'refused'; } }"
+    with elsewhere() as (other, asked), window() as page:
+        page.goto(address)
+        page.get_by_role('button', name='Try one of ours').click()
+        page.locator('article[data-state=done]').wait_for()
+        assert page.errors == []
+        worker = next(w for w in page.workers if not w.url.endswith('sw.js'))
+        assert page.evaluate(ask, other + 'page') == worker.evaluate(ask, other + 'worker') == 'refused'
+        assert asked == []
+        page.evaluate("""() => { document.body.insertAdjacentHTML('beforeend', '<p id="slipped" style="color: rgb(1, 2, 3)">x</p>');
+            const s = document.createElement('script'); s.textContent = 'window.slipped = 1'; document.body.append(s); }""")
+        assert page.evaluate("[getComputedStyle(slipped).color === 'rgb(1, 2, 3)', window.slipped === 1]") == [False, False]
+        assert page.locator('[style*="--shape"]').count() == 1, 'what the page itself sets is set'

@@ -1,8 +1,23 @@
 // What happens on the page. Photos are opened, tinted and saved by worker.js.
 
 const $ = (selector, root = document) => root.querySelector(selector);
-const worker = new Worker('worker.js', {type: 'module'}), cards = new Map(), status = $('#status');
-const say = text => { status.textContent = text; };
+const cards = new Map(), status = $('#status'), worker = begin();
+function say(text) { status.textContent = text; }
+
+/** Starts worker.js out of a blob, because then the Content-Security-Policy of the page is the worker's, too; a browser that cannot do this gets the file. */
+async function begin() {
+  const file = new URL('worker.js', document.baseURI), start = url => new Worker(url, {type: 'module', name: location.search});
+  const blob = URL.createObjectURL(new Blob([`import ${JSON.stringify(file.href)};`], {type: 'text/javascript'}));
+  const first = start(blob), fits = await new Promise(resolve => {
+    first.onmessage = () => resolve(true);
+    first.onerror = () => resolve(false);
+  });
+  const worker = fits ? first : start(file);
+  worker.onmessage = ({data}) => hear(data);
+  worker.onerror = () => say('This browser is too old for this page: it needs one of the last two years.');
+  return worker;
+}
+const send = async message => (await worker).postMessage(message);
 
 /** Shows files on cards of their own and sends them to be colorized. */
 function add(files) {
@@ -11,7 +26,7 @@ function add(files) {
     cards.set(id, {card, file, busy: true, wanted: 1});
     wire(id, card, file);
     $('#photos').prepend(card);
-    worker.postMessage({job: 'open', id, file});
+    send({job: 'open', id, file});
   }
   if (files.length) $('#photos').scrollIntoView({behavior: matchMedia('(prefers-reduced-motion: reduce)').matches ? 'auto' : 'smooth', block: 'start'});
 }
@@ -37,14 +52,14 @@ function tint(id, strength) {
   if (c.busy) return;
   c.busy = true;
   c.painted = strength;
-  worker.postMessage({job: 'tint', id, strength});
+  send({job: 'tint', id, strength});
 }
 
 function save(id) {
   const c = cards.get(id);
   $('.save', c.card).disabled = true;
   say(`Colorizing ${c.file.name} at its full size…`);
-  worker.postMessage({job: 'save', id, strength: c.wanted});
+  send({job: 'save', id, strength: c.wanted});
 }
 
 function close(id) {
@@ -52,7 +67,7 @@ function close(id) {
   for (const img of card.querySelectorAll('img')) URL.revokeObjectURL(img.src);
   card.remove();
   cards.delete(id);
-  worker.postMessage({job: 'close', id});
+  send({job: 'close', id});
   $('#choose').focus();
 }
 
@@ -90,7 +105,8 @@ function fail(c, error) {
   say(error);
 }
 
-worker.onmessage = ({data: {id, progress, kept, error, saved, ...painted}}) => {
+/** What the worker says. */
+function hear({id, progress, kept, error, saved, ...painted}) {
   if (kept) return keep();
   if (progress !== undefined) return say(progress < 1 ? `Fetching the network, once: ${Math.round(progress * 100)} %` : 'Colorizing…');
   const c = cards.get(id);
@@ -98,8 +114,7 @@ worker.onmessage = ({data: {id, progress, kept, error, saved, ...painted}}) => {
   if (error) fail(c, error);
   else if (saved) offer(c, saved);
   else show(c, id, painted);
-};
-worker.onerror = () => say('This browser is too old for this page: it needs one of the last two years.');
+}
 
 /** Says that the page works without a network, once the service worker has it. */
 async function keep() {

@@ -1,12 +1,11 @@
 // Decodes, colorizes and encodes photos, one after the other, away from the page, so that it never stalls. Nothing is sent anywhere.
-import * as ort from './ort.js';
 import {join, luminance, pad, shrink, smallShape} from './colour.js';
 
 const PREVIEW = 1400, photos = new Map();
 const tell = (id, more, transfer = []) => postMessage({id, ...more}, transfer);
 
 async function download(name, got) {
-  const answer = await fetch(name);
+  const answer = await fetch(new URL(name, import.meta.url));
   if (!answer.ok) throw new Error(`${name} cannot be fetched (${answer.status})`);
   const parts = [], reader = answer.body.getReader();
   for (let r; !(r = await reader.read()).done;) parts.push(r.value), got(r.value.length);
@@ -17,15 +16,16 @@ let network;
 /** The network and its facts, fetched when the first photo arrives. */
 function load() {
   network ??= (async () => {
-    const facts = await (await fetch('network.json')).json();
+    const facts = await (await fetch(new URL('network.json', import.meta.url))).json();
     let have = 0;
     const got = n => tell(null, {progress: Math.min(1, (have += n) / facts.bytes)});
     const [wasm, graph] = await Promise.all([download('ort.wasm', got), download('network.onnx', got)]);
     if (self.caches) caches.open(`colorgan-${facts.version}`) // the rest is kept by sw.js
-      .then(c => Promise.all([c.put('ort.wasm', new Response(wasm)), c.put('network.onnx', new Response(graph))]))
+      .then(c => Promise.all([c.put(new URL('ort.wasm', import.meta.url), new Response(wasm)), c.put(new URL('network.onnx', import.meta.url), new Response(graph))]))
       .then(() => tell(null, {kept: true})).catch(() => {});
+    const ort = await import('./ort.js');
     Object.assign(ort.env.wasm, {numThreads: 1, wasmBinary: wasm.buffer});
-    return {...facts, session: await ort.InferenceSession.create(graph, {executionProviders: ['wasm']})};
+    return {...facts, ort, session: await ort.InferenceSession.create(graph, {executionProviders: ['wasm']})};
   })();
   network.catch(() => { network = undefined; });
   return network;
@@ -49,7 +49,7 @@ function pixels(bitmap, most = Infinity) {
 
 /** What the network predicts for a decoded photo, and how large the photo is. */
 async function chroma(bitmap) {
-  const {session, size, stride} = await load();
+  const {ort, session, size, stride} = await load();
   const {image: {data, width, height}} = pixels(bitmap), [rows, columns] = smallShape(height, width, size);
   const padded = pad(shrink(luminance(data), height, width, rows, columns), rows, columns, stride);
   const {ab} = await session.run({L: new ort.Tensor('float32', padded.L, [1, 1, padded.h, padded.w])});
@@ -98,3 +98,4 @@ onmessage = ({data: {job, id, ...more}}) => {
     tell(id, {error: large ? 'this photo is too large for this browser: make it smaller, or use the command line' : e.message});
   });
 };
+tell(null, {ready: true});

@@ -90,8 +90,8 @@ def make_page(out, # the folder to make
              if p.is_file()}
     html = plain['index.html'].decode().replace('>some</span>',
                                                 f">{facts['bytes'] / 1e6:.0f}</span>")
-    html = html.replace('--shape: 4 / 3', f'--shape: {w} / {h}').encode()
-    files = plain | heavy | shown | {'index.html': html,
+    style = plain['style.css'].decode().replace('--shape: 4 / 3', f'--shape: {w} / {h}')
+    files = plain | heavy | shown | {'index.html': html.encode(), 'style.css': style.encode(),
                                      'network.json': json.dumps(facts).encode()}
     files |= {f'icon-{n}.png': _icon(n) for n in (192, 512)}
     facts['version'] = _version(files)
