@@ -13,6 +13,7 @@ from PIL import Image
 
 from colorgan.cli import main
 from colorgan.colorizer import colorize
+from colorgan.colour.hints import chroma_of, spread
 from colorgan.photos.sources import bundled_photos
 
 results = Path(__file__).resolve().parent.parent/'nbs'/'results'/'page.json'
@@ -245,3 +246,86 @@ def test_its_policy_holds(address):
             const s = document.createElement('script'); s.textContent = 'window.slipped = 1'; document.body.append(s); }""")
         assert page.evaluate("[getComputedStyle(slipped).color === 'rgb(1, 2, 3)', window.slipped === 1]") == [False, False]
         assert page.locator('[style*="--shape"]').count() == 1, 'what the page itself sets is set'
+
+
+@pytest.mark.parametrize(('rows', 'columns'), [(40, 56), (33, 20), (1, 5), (1, 1)])
+def test_hints_spread_as_in_python(address, rows, columns):
+    "The arithmetic alone, on lightness with edges and grain, and with a border on the prediction as the padding leaves it."
+    rng, border = np.random.default_rng(3), 4
+    L = (rng.uniform(30, 40, (rows, columns)) + 40 * (np.arange(columns) > columns // 2)).astype(np.float32)
+    wide = rng.normal(0, 20, (2, rows + border, columns + border)).astype(np.float32)
+    size = width, height = columns * 7, rows * 7
+    hints = [(3, 3, '#c03030'), (width - 1, height // 2, '#2040c0'), (width // 2, height - 1, '#ffffff')]
+    with window() as page:
+        page.goto(address)
+        ours = page.evaluate("""async ({L, ab, rows, columns, stride, width, height, hints}) => {
+            const {chromaOf, spread} = await import('./hints.js');
+            const seen = {L: Float32Array.from(L), ab: Float32Array.from(ab), rows, columns, stride, width, height};
+            const once = spread(seen, 1.5, hints), again = spread(seen, 1.5, hints);
+            return {ab: [...once.ab], same: once.ab.every((v, i) => v === again.ab[i]), none: [...spread(seen, 1, []).ab],
+                    colours: hints.map(h => chromaOf(h.colour))};
+        }""", dict(L=L.ravel().tolist(), ab=wide.ravel().tolist(), rows=rows, columns=columns, stride=columns + border, width=width,
+                   height=height, hints=[dict(x=x, y=y, colour=c) for x, y, c in hints]))
+    ab = np.ascontiguousarray(wide[:, :rows, :columns])
+    shaped = lambda values: np.reshape(values, ab.shape)
+    assert np.allclose(ours['colours'], [chroma_of(c) for *_, c in hints], atol=1e-3)
+    assert np.allclose(shaped(ours['ab']), spread(1.5 * ab, L, hints, size), atol=.02)
+    assert np.array_equal(shaped(ours['none']).astype(np.float32), ab) and ours['same']
+
+
+def repainted(page, card, do):
+    "Do something that changes the picture, and wait for it."
+    old = card.locator('.after').get_attribute('src')
+    do()
+    page.locator(f'article .after:not([src="{old}"])').wait_for()
+
+
+def test_a_hint_by_mouse(address, tmp_path):
+    "A click gives a region a colour, as `--hint` does; another colour and no hint are applied as well."
+    src = photo(tmp_path, 'a.png', .3)
+    with window() as page:
+        page.goto(address)
+        card = choose(page, src).first
+        plain = download(page, card, tmp_path/'plain.png')
+        card.locator('.colour').fill('#20a040')
+        card.get_by_role('button', name='Place it').click()
+        box = card.locator('.aim').bounding_box()
+        repainted(page, card, lambda: page.mouse.click(box['x'] + box['width'] * .3, box['y'] + box['height'] * .6))
+        x, y = card.locator('.placed span').inner_text().split(', ')
+        repainted(page, card, lambda: card.locator('.placed input').fill('#2040c0'))
+        download(page, card, tmp_path/'hinted.png')
+        page.wait_for_function("!document.querySelector('.save').disabled")
+        repainted(page, card, lambda: card.get_by_role('button', name='Remove colour 1').click())
+        assert card.locator('.placed li').count() == card.locator('.marks i').count() == 0
+        download(page, card, tmp_path/'removed.png')
+        assert plain == 'a-colour.png' and page.errors == []
+    assert main(['colorize', str(src), '--out', str(tmp_path/'command.png'), '--hint', f'{x},{y},#2040c0']) == 0
+    plain, hinted, removed, theirs = (np.asarray(Image.open(tmp_path/f'{n}.png').convert('RGB')).astype(int)
+                                      for n in ('plain', 'hinted', 'removed', 'command'))
+    assert np.percentile(np.abs(hinted - theirs), 99.9) <= 1
+    blue = lambda rgb: int(rgb[int(y), int(x), 2]) - int(rgb[int(y), int(x), 0])
+    assert blue(hinted) > blue(plain) + 20 and np.array_equal(plain, removed)
+
+
+def test_hints_by_keyboard_and_on_a_phone(address, tmp_path):
+    with window(390, 844, phone=True) as page:
+        page.goto(address)
+        card = choose(page, photo(tmp_path, 'a.png', .3)).first
+        card.get_by_role('button', name='Place it').press('Enter')
+        for key in 'ArrowRight', 'Shift+ArrowUp': page.keyboard.press(key)
+        assert page.locator('#status').inner_text() == 'The cross is 51 % from the left and 40 % from the top.'
+        repainted(page, card, lambda: page.keyboard.press('Enter'))
+        box = card.locator('.aim').bounding_box()
+        repainted(page, card, lambda: page.touchscreen.tap(box['x'] + box['width'] * .25, box['y'] + box['height'] * .5))
+        width, height = map(int, card.locator('.facts').inner_text().split(',')[0].split(' × '))
+        places = [[int(v) for v in t.split(', ')] for t in card.locator('.placed span').all_inner_texts()]
+        assert np.allclose(places, [(.51 * width, .4 * height), (.25 * width, .5 * height)], atol=1.5)
+        assert page.evaluate('document.documentElement.scrollWidth') <= 390
+        remove = card.get_by_role('button', name='Remove colour 1')
+        assert min(remove.bounding_box()[k] for k in ('width', 'height')) >= 24
+        repainted(page, card, lambda: remove.press('Enter'))
+        assert page.evaluate("document.activeElement.getAttribute('aria-label')") == 'Remove colour 1'
+        card.locator('.aim').press('Escape')
+        assert page.evaluate("document.activeElement.className").startswith('place')
+        assert card.locator('.aim').is_hidden() and card.locator('.cut').is_visible()
+        assert page.errors == []

@@ -23,7 +23,8 @@ const send = async message => (await worker).postMessage(message);
 function add(files) {
   for (const file of files) {
     const id = crypto.randomUUID?.() ?? String(Math.random()), card = $('#card').content.cloneNode(true).firstElementChild;
-    cards.set(id, {card, file, busy: true, wanted: 1});
+    const look = {strength: 1, hints: []};
+    cards.set(id, {card, file, busy: true, wanted: look, painted: look});
     wire(id, card, file);
     $('#photos').prepend(card);
     send({job: 'open', id, file});
@@ -39,27 +40,99 @@ function wire(id, card, file) {
   $('.after', card).alt = `${name} in colour`;
   before.onerror = () => before.removeAttribute('src');
   $('.cut', card).oninput = e => $('.pair', card).style.setProperty('--cut', `${e.target.value}%`);
-  $('.strength', card).oninput = e => tint(id, +e.target.value);
+  $('.strength', card).oninput = e => {
+    $('output', card).textContent = `${Math.round(e.target.value * 100)} %`;
+    change(id, {strength: +e.target.value});
+  };
+  $('.place', card).onclick = () => place(card, !card.classList.contains('placing'));
+  $('.aim', card).onclick = e => hint(id, e.detail ? fraction(e) : cross(card));
+  $('.aim', card).onkeydown = e => steer(card, e);
   $('.save', card).onclick = () => save(id);
   $('.close', card).onclick = () => close(id);
 }
 
-/** Asks for another strength; while one is being applied, only the newest one waits. */
-function tint(id, strength) {
+/** Asks for another look; while one is being applied, only the newest one waits. */
+function change(id, some) {
   const c = cards.get(id);
-  $('output', c.card).textContent = `${Math.round(strength * 100)} %`;
-  c.wanted = strength;
+  c.wanted = {...c.wanted, ...some};
   if (c.busy) return;
   c.busy = true;
-  c.painted = strength;
-  send({job: 'tint', id, strength});
+  c.painted = c.wanted;
+  send({job: 'repaint', id, look: c.wanted});
+}
+
+/** Begins or ends to place colours: a click on the photo, or Enter at the cross, is a hint. */
+function place(card, on) {
+  const aim = $('.aim', card);
+  card.classList.toggle('placing', on);
+  $('.place', card).setAttribute('aria-pressed', on);
+  aim.hidden = $('.help', card).hidden = $('.marks', card).hidden = !on;
+  if (!on) return $('.place', card).focus();
+  aim.focus({preventScroll: true});
+  $('.pair', card).scrollIntoView({block: 'nearest'});
+}
+
+/** Where a click on the photo is: shares of its width and height. */
+function fraction({clientX, clientY, currentTarget}) {
+  const box = currentTarget.getBoundingClientRect();
+  return [(clientX - box.left) / box.width, (clientY - box.top) / box.height];
+}
+
+/** Where the cross is. */
+const cross = card => ['--x', '--y'].map(k => (parseFloat($('.aim', card).style.getPropertyValue(k)) || 50) / 100);
+
+const ARROWS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]};
+function steer(card, e) {
+  if (e.key === 'Escape') return place(card, false);
+  if (!ARROWS[e.key]) return;
+  e.preventDefault();
+  const step = e.shiftKey ? 10 : 1, [x, y] = cross(card).map((v, i) => Math.min(99.9, Math.max(.1, Math.round(100 * v) + step * ARROWS[e.key][i])));
+  $('.aim', card).style.setProperty('--x', `${x}%`);
+  $('.aim', card).style.setProperty('--y', `${y}%`);
+  say(`The cross is ${Math.round(x)} % from the left and ${Math.round(y)} % from the top.`);
+}
+
+/** Adds the chosen colour where somebody clicked. */
+function hint(id, [x, y]) {
+  const c = cards.get(id), pixel = (share, n) => Math.min(n - 1, Math.max(0, Math.floor(share * n)));
+  const added = {x: pixel(x, c.width), y: pixel(y, c.height), colour: $('.colour', c.card).value};
+  rehint(id, [...c.wanted.hints, added]);
+  say(`The colour ${added.colour} is at ${added.x}, ${added.y}.`);
+}
+
+/** Shows these hints, on the photo and in a list, and colorizes with them. */
+function rehint(id, hints) {
+  const c = cards.get(id), marks = $('.marks', c.card), list = $('.placed', c.card);
+  marks.replaceChildren(...hints.map((h, i) => {
+    const mark = document.createElement('i');
+    mark.textContent = i + 1;
+    mark.style.left = `${100 * (h.x + .5) / c.width}%`;
+    mark.style.top = `${100 * (h.y + .5) / c.height}%`;
+    mark.style.background = h.colour;
+    return mark;
+  }));
+  list.replaceChildren(...hints.map((h, i) => {
+    const item = $('#hint').content.cloneNode(true).firstElementChild, colour = $('input', item), remove = $('button', item);
+    $('span', item).textContent = `${h.x}, ${h.y}`;
+    colour.value = h.colour;
+    colour.setAttribute('aria-label', `Colour ${i + 1}`);
+    colour.oninput = () => { h.colour = marks.children[i].style.background = colour.value; change(id, {}); };
+    remove.setAttribute('aria-label', `Remove colour ${i + 1}`);
+    remove.onclick = () => {
+      rehint(id, hints.filter(other => other !== h));
+      ($('button', list) ?? $('.place', c.card)).focus();
+      say(`Colour ${i + 1} is removed.`);
+    };
+    return item;
+  }));
+  change(id, {hints});
 }
 
 function save(id) {
   const c = cards.get(id);
   $('.save', c.card).disabled = true;
   say(`Colorizing ${c.file.name} at its full size…`);
-  send({job: 'save', id, strength: c.wanted});
+  send({job: 'save', id, look: c.wanted});
 }
 
 function close(id) {
@@ -76,14 +149,14 @@ function show(c, id, {after, width, height, seconds}) {
   img.src = URL.createObjectURL(after);
   if (old) URL.revokeObjectURL(old);
   if (width) {
-    c.painted = 1;
+    Object.assign(c, {width, height});
     $('.pair', c.card).style.setProperty('--shape', `${width} / ${height}`);
     $('.facts', c.card).textContent = `${width} × ${height}, colorized in ${seconds.toFixed(1)} s`;
     c.card.dataset.state = 'done';
     say(`${c.file.name} is in colour.`);
   }
   c.busy = false;
-  if (c.wanted !== c.painted) tint(id, c.wanted);
+  if (c.wanted !== c.painted) change(id, {});
 }
 
 function offer(c, blob) {

@@ -1,5 +1,6 @@
 // Decodes, colorizes and encodes photos, one after the other, away from the page, so that it never stalls. Nothing is sent anywhere.
 import {join, luminance, pad, shrink, smallShape} from './colour.js';
+import {spread} from './hints.js';
 
 const PREVIEW = 1400, photos = new Map();
 const tell = (id, more, transfer = []) => postMessage({id, ...more}, transfer);
@@ -51,23 +52,24 @@ function pixels(bitmap, most = Infinity) {
 async function chroma(bitmap) {
   const {ort, session, size, stride} = await load();
   const {image: {data, width, height}} = pixels(bitmap), [rows, columns] = smallShape(height, width, size);
-  const padded = pad(shrink(luminance(data), height, width, rows, columns), rows, columns, stride);
+  const L = shrink(luminance(data), height, width, rows, columns), padded = pad(L, rows, columns, stride);
   const {ab} = await session.run({L: new ort.Tensor('float32', padded.L, [1, 1, padded.h, padded.w])});
-  return {ab: ab.data, rows, columns, stride: padded.w, width, height};
+  return {L, ab: ab.data, rows, columns, stride: padded.w, width, height};
 }
 
-/** A file of the decoded photo with the chroma that was `seen` in it: a preview, or all of it. */
-function paint(bitmap, seen, strength, most, type) {
+/** A file of the decoded photo with the chroma that was `seen` in it, as strong as wanted, and with the visitor's hints: a preview, or all of it. */
+function paint(bitmap, seen, {strength, hints}, most, type) {
   const {canvas, context, image} = pixels(bitmap, most);
-  join(luminance(image.data), image.height, image.width, seen.ab, seen.rows, seen.columns, seen.stride, strength, image.data);
+  const {ab, rows, columns, stride} = spread(seen, strength, hints);
+  join(luminance(image.data), image.height, image.width, ab, rows, columns, stride, 1, image.data);
   context.putImageData(image, 0, 0);
   return canvas.convertToBlob({type, quality: .95});
 }
 
 /** The same for a photo that was opened before. */
-async function repaint({file, seen}, strength, most, type) {
+async function repaint({file, seen}, look, most, type) {
   const bitmap = await decode(file);
-  try { return await paint(bitmap, seen, strength, most, type); }
+  try { return await paint(bitmap, seen, look, most, type); }
   finally { bitmap.close(); }
 }
 
@@ -78,15 +80,15 @@ const jobs = {
     try {
       await load();
       begun = performance.now() - decoding;
-      const seen = await chroma(bitmap), after = await paint(bitmap, seen, 1, PREVIEW, 'image/jpeg');
+      const seen = await chroma(bitmap), after = await paint(bitmap, seen, {strength: 1, hints: []}, PREVIEW, 'image/jpeg');
       photos.set(id, {file, seen});
       tell(id, {after, width: seen.width, height: seen.height, seconds: (performance.now() - begun) / 1000});
     } finally { bitmap.close(); }
   },
-  async tint(id, {strength}) { tell(id, {after: await repaint(photos.get(id), strength, PREVIEW, 'image/jpeg')}); },
-  async save(id, {strength}) {
+  async repaint(id, {look}) { tell(id, {after: await repaint(photos.get(id), look, PREVIEW, 'image/jpeg')}); },
+  async save(id, {look}) {
     const photo = photos.get(id), type = photo.file.type === 'image/jpeg' ? 'image/jpeg' : 'image/png';
-    tell(id, {saved: await repaint(photo, strength, Infinity, type)});
+    tell(id, {saved: await repaint(photo, look, Infinity, type)});
   },
   async close(id) { photos.delete(id); },
 };
