@@ -2,9 +2,11 @@
 import functools
 import http.server
 import json
+import shutil
 import threading
 from contextlib import contextmanager
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import pytest
@@ -25,15 +27,26 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope='module')
-def address(tmp_path_factory):
-    "The page, made by the command line and served by a plain file server."
+def site(tmp_path_factory):
+    "The page, made by the command line."
     out = tmp_path_factory.mktemp('site')
     assert main(['page', '--out', str(out)]) == 0
+    return out
+
+
+@contextmanager
+def served(out):
+    "A folder, served by a plain file server."
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0),
                                          functools.partial(Quiet, directory=out)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f'http://127.0.0.1:{server.server_port}/'
         server.shutdown()
+
+
+@pytest.fixture(scope='module')
+def address(site):
+    with served(site) as url: yield url
 
 
 def photo(folder, name, scale=1, number=0):
@@ -62,6 +75,21 @@ def seconds(card):
     return float(card.locator('.facts').inner_text().split('colorized in ')[1].split()[0])
 
 
+def hint_seconds(page, card):
+    "From a click on the photo to the picture with the colour that it places."
+    card.get_by_role('button', name='Place it').click()
+    box, begun = card.locator('.aim').bounding_box(), perf_counter()
+    repainted(page, card, lambda: page.mouse.click(box['x'] + box['width'] / 2, box['y'] + box['height'] / 2))
+    return round(perf_counter() - begun, 1)
+
+
+def repainted(page, card, do):
+    "Do something that changes the picture, and wait for it."
+    old = card.locator('.after').get_attribute('src')
+    do()
+    page.locator(f'article .after:not([src="{old}"])').wait_for()
+
+
 @pytest.mark.parametrize(('name', 'scale', 'number'),
                          [('colour.png', 1, 0), ('tall and thin.png', .3, 1),
                           ('many pixels.png', 2.5, 2)])
@@ -85,7 +113,7 @@ def test_twelve_megapixels(address, tmp_path):
     with window() as page:
         page.goto(address)
         small = choose(page, photo(tmp_path, 'small.jpg')).first
-        figures = dict(photo_512_s=seconds(small),
+        figures = dict(photo_512_s=seconds(small), hint_512_s=hint_seconds(page, small),
                        megabytes=float(page.locator('#megabytes').inner_text()))
         card = choose(page, src).first
         figures['photo_12mp_s'] = seconds(card)
@@ -211,7 +239,7 @@ def test_it_can_be_installed(address):
     assert manifest['display'] == 'standalone' and {i['sizes'] for i in manifest['icons']} == {'192x192', '512x512'}
     assert all(read(i['src'])[:4] == b'\x89PNG' for i in manifest['icons'])
     kept = worker.split("SHELL = '")[1].split("'")[0].split()
-    assert all(read(n) is not None for n in kept) and {'./', 'page.js', 'colour.js', 'worker.js', 'ort.js', 'network.json'} <= set(kept)
+    assert all(read(n) is not None for n in kept) and {'./', 'page.js', 'colour.js', 'hints.js', 'worker.js', 'ort.js', 'ort-gpu.js', 'network.json'} <= set(kept)
     assert json.loads(read('network.json'))['version'] in worker and 'VERSION' not in worker
 
 
@@ -273,13 +301,6 @@ def test_hints_spread_as_in_python(address, rows, columns):
     assert np.array_equal(shaped(ours['none']).astype(np.float32), ab) and ours['same']
 
 
-def repainted(page, card, do):
-    "Do something that changes the picture, and wait for it."
-    old = card.locator('.after').get_attribute('src')
-    do()
-    page.locator(f'article .after:not([src="{old}"])').wait_for()
-
-
 def test_a_hint_by_mouse(address, tmp_path):
     "A click gives a region a colour, as `--hint` does; another colour and no hint are applied as well."
     src = photo(tmp_path, 'a.png', .3)
@@ -329,3 +350,56 @@ def test_hints_by_keyboard_and_on_a_phone(address, tmp_path):
         assert page.evaluate("document.activeElement.className").startswith('place')
         assert card.locator('.aim').is_hidden() and card.locator('.cut').is_visible()
         assert page.errors == []
+
+
+simulated = ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader']
+
+
+@pytest.fixture
+def small(site, tmp_path):
+    "The page with a network that sees 32 pixels, because a simulated graphics card is slow: its folder and its address."
+    out = shutil.copytree(site, tmp_path/'small')
+    facts = json.loads((out/'network.json').read_text())
+    (out/'network.json').write_text(json.dumps(facts | dict(size=32)))
+    with served(out) as url: yield out, url
+
+
+def colorized_by(url, src, args=()):
+    "What a page says of a photo, and the pixels that it saves."
+    with window(args=args) as page:
+        page.goto(url)
+        card = choose(page, src).first
+        assert card.get_attribute('data-state') == 'done', card.inner_text()
+        facts = card.locator('.facts').inner_text()
+        download(page, card, src.with_name('out.png'))
+        assert page.errors == []
+    return facts, np.asarray(Image.open(src.with_name('out.png')).convert('RGB')).astype(int)
+
+
+def test_the_graphics_card_paints_the_same(small, tmp_path):
+    "WebGPU and WebAssembly agree to the level; the page says which it was, and does not take a simulated card unasked."
+    src, url = photo(tmp_path, 'a.png', .2), small[1]
+    facts, card = colorized_by(url + '?gpu=any', src, simulated)
+    assert facts.endswith('by WebGPU')
+    for address, args in (url, simulated), (url + '?gpu=no', simulated), (url + '?gpu=any', ['--disable-gpu', '--disable-features=WebGPU']):
+        facts, processor = colorized_by(address, src, args)
+        assert facts.endswith('by WebAssembly')
+    assert np.abs(card - processor).max() <= 1 and np.ptp(card, axis=2).max() > 10
+
+
+@pytest.mark.parametrize('fault', ["throw new Error('no memory')",
+                                   "return {run: async () => { throw new Error('the device is lost'); }}",
+                                   "return {run: async () => ({ab: {data: new Float32Array([1, NaN])}})}"])
+def test_a_graphics_card_that_fails(small, tmp_path, fault):
+    "Whether it cannot start, gets lost or answers nonsense: WebAssembly takes over."
+    out, url = small
+    (out/'ort-gpu.wasm').write_bytes((out/'ort.wasm').read_bytes())
+    (out/'ort-gpu.js').write_text("""import * as ort from './ort.js';
+        export const env = ort.env, Tensor = ort.Tensor, InferenceSession = {create: async (graph, options) => {
+            if (options.executionProviders[0] === 'webgpu') { FAULT; }
+            return ort.InferenceSession.create(graph, options);
+        }};""".replace('FAULT', fault))
+    src = photo(tmp_path, 'a.png', .2)
+    facts, ours = colorized_by(url + '?gpu=any', src, simulated)
+    assert facts.endswith('by WebAssembly')
+    assert np.array_equal(ours, colorized_by(url + '?gpu=no', src)[1])

@@ -144,14 +144,14 @@ function close(id) {
   $('#choose').focus();
 }
 
-function show(c, id, {after, width, height, seconds}) {
+function show(c, id, {after, width, height, by, seconds}) {
   const img = $('.after', c.card), old = img.src;
   img.src = URL.createObjectURL(after);
   if (old) URL.revokeObjectURL(old);
   if (width) {
     Object.assign(c, {width, height});
     $('.pair', c.card).style.setProperty('--shape', `${width} / ${height}`);
-    $('.facts', c.card).textContent = `${width} × ${height}, colorized in ${seconds.toFixed(1)} s`;
+    $('.facts', c.card).textContent = `${width} × ${height}, colorized in ${seconds.toFixed(1)} s by ${by}`;
     c.card.dataset.state = 'done';
     say(`${c.file.name} is in colour.`);
   }
