@@ -79,15 +79,15 @@ def hint_seconds(page, card):
     "From a click on the photo to the picture with the colour that it places."
     card.get_by_role('button', name='Place it').click()
     box, begun = card.locator('.aim').bounding_box(), perf_counter()
-    repainted(page, card, lambda: page.mouse.click(box['x'] + box['width'] / 2, box['y'] + box['height'] / 2))
+    repainted(card, lambda: page.mouse.click(box['x'] + box['width'] / 2, box['y'] + box['height'] / 2))
     return round(perf_counter() - begun, 1)
 
 
-def repainted(page, card, do):
+def repainted(card, do):
     "Do something that changes the picture, and wait for it."
     old = card.locator('.after').get_attribute('src')
     do()
-    page.locator(f'article .after:not([src="{old}"])').wait_for()
+    card.locator(f'.after:not([src="{old}"])').wait_for()
 
 
 @pytest.mark.parametrize(('name', 'scale', 'number'),
@@ -107,13 +107,14 @@ def test_same_as_the_command_line(address, tmp_path, name, scale, number):
 
 
 def test_twelve_megapixels(address, tmp_path):
-    "A large photo is painted and saved at its own size; what it takes is written down."
+    "A large photo is painted and saved at its own size; what it takes is written down, on WebAssembly."
     src = tmp_path/'large.jpg'
     Image.open(bundled_photos()[2]).resize((4000, 3000)).save(src, quality=90)
     with window() as page:
-        page.goto(address)
-        small = choose(page, photo(tmp_path, 'small.jpg')).first
-        figures = dict(photo_512_s=seconds(small), hint_512_s=hint_seconds(page, small),
+        page.goto(address + '?gpu=no')
+        first, *others = [seconds(choose(page, photo(tmp_path, f'{i}.jpg')).first) for i in range(4)]
+        figures = dict(first_photo_s=first, photo_512_s=sorted(others)[1],
+                       hint_512_s=hint_seconds(page, page.locator('article').first),
                        megabytes=float(page.locator('#megabytes').inner_text()))
         card = choose(page, src).first
         figures['photo_12mp_s'] = seconds(card)
@@ -311,12 +312,12 @@ def test_a_hint_by_mouse(address, tmp_path):
         card.locator('.colour').fill('#20a040')
         card.get_by_role('button', name='Place it').click()
         box = card.locator('.aim').bounding_box()
-        repainted(page, card, lambda: page.mouse.click(box['x'] + box['width'] * .3, box['y'] + box['height'] * .6))
+        repainted(card, lambda: page.mouse.click(box['x'] + box['width'] * .3, box['y'] + box['height'] * .6))
         x, y = card.locator('.placed span').inner_text().split(', ')
-        repainted(page, card, lambda: card.locator('.placed input').fill('#2040c0'))
+        repainted(card, lambda: card.locator('.placed input').fill('#2040c0'))
         download(page, card, tmp_path/'hinted.png')
         page.wait_for_function("!document.querySelector('.save').disabled")
-        repainted(page, card, lambda: card.get_by_role('button', name='Remove colour 1').click())
+        repainted(card, lambda: card.get_by_role('button', name='Remove colour 1').click())
         assert card.locator('.placed li').count() == card.locator('.marks i').count() == 0
         download(page, card, tmp_path/'removed.png')
         assert plain == 'a-colour.png' and page.errors == []
@@ -335,16 +336,16 @@ def test_hints_by_keyboard_and_on_a_phone(address, tmp_path):
         card.get_by_role('button', name='Place it').press('Enter')
         for key in 'ArrowRight', 'Shift+ArrowUp': page.keyboard.press(key)
         assert page.locator('#status').inner_text() == 'The cross is 51 % from the left and 40 % from the top.'
-        repainted(page, card, lambda: page.keyboard.press('Enter'))
+        repainted(card, lambda: page.keyboard.press('Enter'))
         box = card.locator('.aim').bounding_box()
-        repainted(page, card, lambda: page.touchscreen.tap(box['x'] + box['width'] * .25, box['y'] + box['height'] * .5))
+        repainted(card, lambda: page.touchscreen.tap(box['x'] + box['width'] * .25, box['y'] + box['height'] * .5))
         width, height = map(int, card.locator('.facts').inner_text().split(',')[0].split(' × '))
         places = [[int(v) for v in t.split(', ')] for t in card.locator('.placed span').all_inner_texts()]
         assert np.allclose(places, [(.51 * width, .4 * height), (.25 * width, .5 * height)], atol=1.5)
         assert page.evaluate('document.documentElement.scrollWidth') <= 390
         remove = card.get_by_role('button', name='Remove colour 1')
         assert min(remove.bounding_box()[k] for k in ('width', 'height')) >= 24
-        repainted(page, card, lambda: remove.press('Enter'))
+        repainted(card, lambda: remove.press('Enter'))
         assert page.evaluate("document.activeElement.getAttribute('aria-label')") == 'Remove colour 1'
         card.locator('.aim').press('Escape')
         assert page.evaluate("document.activeElement.className").startswith('place')

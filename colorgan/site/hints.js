@@ -15,40 +15,62 @@ export function chromaOf(colour) {
 /** L of h × w pixels, blurred by a Gaussian whose deviation is one pixel. */
 function blurred(L, h, w) {
   const once = new Float32Array(L.length), twice = new Float32Array(L.length);
-  const sum = f => bell.reduce((s, v, k) => s + v / under * f(k - 4), 0);
-  for (let i = 0; i < h; i++) for (let j = 0; j < w; j++) once[i * w + j] = sum(k => L[within(i + k, h) * w + j]);
-  for (let i = 0; i < h; i++) for (let j = 0; j < w; j++) twice[i * w + j] = sum(k => once[i * w + within(j + k, w)]);
+  for (let i = 0; i < h; i++) for (let k = -4; k <= 4; k++) {
+    const from = within(i + k, h) * w, v = bell[k + 4] / under;
+    for (let j = 0; j < w; j++) once[i * w + j] += v * L[from + j];
+  }
+  for (let n = 0; n < L.length; n++) for (let k = -4, j = n % w; k <= 4; k++) twice[n] += bell[k + 4] / under * once[n - j + within(j + k, w)];
   return twice;
 }
 
 /** What a step costs at each pixel: more where the lightness changes. */
 function costs(L, h, w) {
-  const soft = blurred(L, h, w), flat = 1 / Math.min(h, w), at = (i, j) => soft[within(i, h) * w + within(j, w)];
-  return Float64Array.from({length: h * w}, (_, n) => {
-    const i = Math.floor(n / w), j = n % w;
-    const down = (at(i + 1, j) - at(i - 1, j)) / 2, across = (at(i, j + 1) - at(i, j - 1)) / 2;
-    return flat + (down ** 2 + across ** 2) / EDGE ** 2;
-  });
+  const soft = blurred(L, h, w), cost = new Float64Array(h * w).fill(1 / Math.min(h, w));
+  for (let i = 0; i < h; i++) for (let j = 0; j < w; j++) {
+    const down = (soft[within(i + 1, h) * w + j] - soft[within(i - 1, h) * w + j]) / 2;
+    const across = (soft[i * w + within(j + 1, w)] - soft[i * w + within(j - 1, w)]) / 2;
+    cost[i * w + j] += (down ** 2 + across ** 2) / EDGE ** 2;
+  }
+  return cost;
 }
 
-/** How far each pixel is from one of them by the cheapest path: sweeps, forth and back, until nothing gets nearer. */
-export function distance(L, h, w, row, column) {
-  const cost = costs(L, h, w), far = new Float64Array(h * w).fill(Infinity);
-  far[row * w + column] = 0;
-  const sweep = back => {
-    let nearer = false;
-    for (let m = 0; m < h * w; m++) {
-      const n = back ? h * w - 1 - m : m, i = Math.floor(n / w), j = n % w, s = back ? 1 : -1;
-      const from = (di, dj) => {
-        if (i + di < 0 || i + di >= h || j + dj < 0 || j + dj >= w) return;
-        const o = n + di * w + dj, d = far[o] + (cost[o] + cost[n]) / 2 * (di && dj ? Math.SQRT2 : 1);
-        if (d < far[n]) far[n] = d, nearer = true;
-      };
-      from(s, -1), from(s, 0), from(s, 1), from(0, s);
+/** Numbers with what belongs to them, the smallest on top: a binary heap. */
+class Heap {
+  keys = [];
+  items = [];
+  push(key, item) {
+    const {keys, items} = this;
+    let k = keys.length;
+    for (let up; k && keys[up = (k - 1) >> 1] > key; k = up) keys[k] = keys[up], items[k] = items[up];
+    keys[k] = key, items[k] = item;
+  }
+  pop() {
+    const {keys, items} = this, top = [keys[0], items[0]], key = keys.pop(), item = items.pop(), n = keys.length;
+    if (!n) return top;
+    let k = 0;
+    for (let next; (next = 2 * k + 1) < n; k = next) {
+      if (next + 1 < n && keys[next + 1] < keys[next]) next++;
+      if (keys[next] >= key) break;
+      keys[k] = keys[next], items[k] = items[next];
     }
-    return nearer;
-  };
-  while (sweep(false) | sweep(true));
+    keys[k] = key, items[k] = item;
+    return top;
+  }
+}
+
+/** How far each pixel is from one of them by the cheapest path, diagonal steps included: Dijkstra's algorithm. */
+export function distance(L, h, w, row, column) {
+  const cost = costs(L, h, w), far = new Float64Array(h * w).fill(Infinity), near = new Heap();
+  far[row * w + column] = 0;
+  near.push(0, row * w + column);
+  while (near.keys.length) {
+    const [d, n] = near.pop(), i = Math.floor(n / w), j = n % w;
+    if (d > far[n]) continue;
+    for (let y = Math.max(0, i - 1); y <= Math.min(h - 1, i + 1); y++) for (let x = Math.max(0, j - 1); x <= Math.min(w - 1, j + 1); x++) {
+      const o = y * w + x, to = d + (cost[n] + cost[o]) / 2 * (y !== i && x !== j ? Math.SQRT2 : 1);
+      if (to < far[o]) near.push(far[o] = to, o);
+    }
+  }
   return far;
 }
 
