@@ -91,12 +91,12 @@ def _colorize(a):
     if '-' in (*a.input, out): return _pipe(a)
     from colorgan.photos.files import unlimited
     from colorgan.use.album import colorize_files
-    if a.sure: _check_sure(a)
+    weights = _with_sure(a) if a.sure else a.weights
     with unlimited() if a.no_limits else nullcontext():
-        report = colorize_files(a.input, out, a.weights, a.size, a.device, a.saturation, a.format,
+        report = colorize_files(a.input, out, weights, a.size, a.device, a.saturation, a.format,
                                 a.suffix, a.quality, a.subsampling, a.hint, a.overwrite,
                                 mark=not a.no_mark, keep_tone=a.keep_tone, unsure=a.unsure)
-        if a.sure and not report.failed: _write_sure(a)
+        if a.sure and not report.failed: _write_sure(a, weights)
     if report.left:
         names = ', '.join(report.left[:8]) + (', …' if len(report.left) > 8 else '')
         print(f'colorgan: {len(report.left)} other files were left alone: {names}', file=sys.stderr)
@@ -113,20 +113,22 @@ def _colorize(a):
     return 0 if not report.failed else 1 if report.done or report.there else 2
 
 # %% ../nbs/12_cli.ipynb #bdffa838
-def _check_sure(a):
-    "Raise `ColorganError` if there cannot be a map of how sure the colours are, before anything is colorized"
+def _with_sure(a):
+    """One `Colorizer` for a photo and the map of how sure its colours are. Raises `ColorganError`
+    if there cannot be a map, before anything is colorized."""
+    from colorgan.colorizer import Colorizer
     _free(a, a.sure)
     if not a.sure.lower().endswith('.png'): raise ColorganError(f'the map goes into a PNG, not {a.sure}')
     if len(a.input) > 1 or not os.path.isfile(a.input[0]) or a.input[0].lower().endswith('.zip'):
         raise ColorganError('--sure is for one photo')
+    return Colorizer(a.weights, a.size, a.device)
 
-def _write_sure(a):
+def _write_sure(a, colorizer):
     "The map of one photo: white where the colour is sure"
     import numpy as np
     from PIL import Image
-    from colorgan.colorizer import Colorizer
     from colorgan.photos.files import save_photo
-    sure = Colorizer(a.weights, a.size, a.device).sure(a.input[0])
+    sure = colorizer.sure(a.input[0])
     save_photo(Image.fromarray((sure * 255 + .5).astype(np.uint8)), a.sure)
 
 # %% ../nbs/12_cli.ipynb #e7175156

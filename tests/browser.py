@@ -20,11 +20,12 @@ def browser():
 def page(width=1280, height=800, # of the window, in CSS pixels
          phone=False, # a finger instead of a mouse, and two device pixels for each CSS pixel
          seconds=300, # that anything may take: these machines are busy
+         args=(), # of the browser's command line, besides
          **context): # as `Browser.new_context` of Playwright takes it
     """An empty page of Playwright. What goes wrong in its scripts, or is written to its
     console as an error, is listed in `page.errors`."""
     from playwright.sync_api import sync_playwright
-    options = dict(executable_path=browser(), args=['--no-sandbox', '--disable-dev-shm-usage'],
+    options = dict(executable_path=browser(), args=['--no-sandbox', '--disable-dev-shm-usage', *args],
                    timeout=seconds * 1000)
     if phone: context |= dict(has_touch=True, is_mobile=True, device_scale_factor=2)
     with sync_playwright() as play, play.chromium.launch(**options) as chromium:

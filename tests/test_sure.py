@@ -24,6 +24,14 @@ def test_the_map_is_a_picture_of_the_photos_size(tmp_path):
     assert np.abs(np.asarray(im) / 255 - Colorizer().sure(photo)).max() < .01
 
 
+def test_the_network_is_loaded_once(tmp_path, monkeypatch):
+    from colorgan import colorizer
+    loaded, network = [], colorizer.network
+    monkeypatch.setattr(colorizer, 'network', lambda *args: loaded.append(args[0]) or network(*args))
+    assert main(['colorize', str(photo), '--out', str(tmp_path/'a.png'), '--sure', str(tmp_path/'sure.png')]) == 0
+    assert loaded == ['light'] and (tmp_path/'sure.png').exists()
+
+
 def test_guesses_stay_pale(tmp_path):
     photo = next(p for p in bundled_photos() if p.stem == 'astronaut')
     for how in 'colour', 'grey': assert main(['colorize', str(photo), '--out', str(tmp_path/f'{how}.png'), '--unsure', how]) == 0

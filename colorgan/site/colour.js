@@ -1,7 +1,7 @@
 // From the pixels of a photo to the small lightness that the network sees, and from its small chroma back to the photo: chapter colour/01_chroma, in the browser.
 
-const WHITE = [0.95047, 1, 1.08883];
-const XYZ_FROM_RGB = [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]];
+export const WHITE = [0.95047, 1, 1.08883];
+export const XYZ_FROM_RGB = [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]];
 const Y_MAX = 65535, STEPS = 2 ** 14, CORNER = 0.2068966, SLOPE = 1 / 7.787;
 const table = (n, f) => Float64Array.from({length: n}, (_, i) => f(i));
 
@@ -11,11 +11,13 @@ function inverse(m) {
   return c.map(row => row.map(v => v / det));
 }
 
-const gamma = table(256, i => i / 255 > 0.04045 ? ((i / 255 + 0.055) / 1.055) ** 2.4 : i / 255 / 12.92);
+export const gamma = table(256, i => i / 255 > 0.04045 ? ((i / 255 + 0.055) / 1.055) ** 2.4 : i / 255 / 12.92);
 const share = XYZ_FROM_RGB[1].map(k => k / (XYZ_FROM_RGB[1][0] + XYZ_FROM_RGB[1][1] + XYZ_FROM_RGB[1][2]));
 const red = gamma.map(g => Math.round(g * share[0] * Y_MAX)), blue = gamma.map(g => Math.round(g * share[2] * Y_MAX));
 const green = gamma.map((g, i) => Math.round(g * Y_MAX) - red[i] - blue[i]);
-const root = table(Y_MAX + 1, i => i / Y_MAX > 0.008856 ? Math.cbrt(i / Y_MAX) : 7.787 * i / Y_MAX + 16 / 116);
+/** Lab's f of an amount of light, 0 to 1. */
+export const lightRoot = t => t > 0.008856 ? Math.cbrt(t) : 7.787 * t + 16 / 116;
+const root = table(Y_MAX + 1, i => lightRoot(i / Y_MAX));
 const level = Uint8Array.from({length: STEPS + 2}, (_, i) => {
   const t = Math.min(i / STEPS, 1);
   return Math.round(255 * (t > 0.0031308 ? 1.055 * t ** (1 / 2.4) - 0.055 : 12.92 * t));

@@ -1,34 +1,66 @@
 // Decodes, colorizes and encodes photos, one after the other, away from the page, so that it never stalls. Nothing is sent anywhere.
-import * as ort from './ort.js';
 import {join, luminance, pad, shrink, smallShape} from './colour.js';
+import {spread} from './hints.js';
 
 const PREVIEW = 1400, photos = new Map();
+const here = name => new URL(name, import.meta.url);
 const tell = (id, more, transfer = []) => postMessage({id, ...more}, transfer);
 
 async function download(name, got) {
-  const answer = await fetch(name);
+  const answer = await fetch(here(name));
   if (!answer.ok) throw new Error(`${name} cannot be fetched (${answer.status})`);
   const parts = [], reader = answer.body.getReader();
   for (let r; !(r = await reader.read()).done;) parts.push(r.value), got(r.value.length);
   return new Uint8Array(await new Blob(parts).arrayBuffer());
 }
 
+/** Whether to run on a graphics card: the runtime for WebGPU needs a browser that can suspend WebAssembly, too.
+ *  `?gpu=no` in the page's address does without; `?gpu=any` also takes a card that is only simulated, as the tests do. */
+async function hasCard() {
+  const wanted = new URLSearchParams(self.name).get('gpu');
+  if (wanted === 'no' || !WebAssembly.Suspending) return false;
+  const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
+  return !!adapter && (wanted === 'any' || !(adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter));
+}
+
 let network;
 /** The network and its facts, fetched when the first photo arrives. */
 function load() {
   network ??= (async () => {
-    const facts = await (await fetch('network.json')).json();
+    const facts = await (await fetch(here('network.json'))).json(), gpu = await hasCard(), runtime = gpu ? 'ort-gpu' : 'ort';
+    const heavy = [`${runtime}.wasm`, 'network.onnx'], total = heavy.reduce((sum, name) => sum + facts.bytes[name], 0);
     let have = 0;
-    const got = n => tell(null, {progress: Math.min(1, (have += n) / facts.bytes)});
-    const [wasm, graph] = await Promise.all([download('ort.wasm', got), download('network.onnx', got)]);
+    const got = n => tell(null, {progress: Math.min(1, (have += n) / total)});
+    const files = await Promise.all(heavy.map(name => download(name, got))), [wasm, graph] = files;
     if (self.caches) caches.open(`colorgan-${facts.version}`) // the rest is kept by sw.js
-      .then(c => Promise.all([c.put('ort.wasm', new Response(wasm)), c.put('network.onnx', new Response(graph))]))
+      .then(c => Promise.all(heavy.map((name, i) => c.put(here(name), new Response(files[i])))))
       .then(() => tell(null, {kept: true})).catch(() => {});
+    const ort = await import(`./${runtime}.js`);
+    ort.env.logLevel = 'error';
     Object.assign(ort.env.wasm, {numThreads: 1, wasmBinary: wasm.buffer});
-    return {...facts, session: await ort.InferenceSession.create(graph, {executionProviders: ['wasm']})};
+    const start = by => ort.InferenceSession.create(graph, {executionProviders: [by], logSeverityLevel: 3});
+    const loaded = {...facts, Tensor: ort.Tensor, by: 'WebAssembly', async leaveCard() {
+      this.session = await start('wasm');
+      this.by = 'WebAssembly';
+    }};
+    loaded.session = gpu && await start('webgpu').catch(() => null);
+    if (loaded.session) loaded.by = 'WebGPU';
+    else await loaded.leaveCard();
+    return loaded;
   })();
   network.catch(() => { network = undefined; });
   return network;
+}
+
+/** What the network predicts for L. If the graphics card fails or answers nonsense, the processor does it, and all that follow. */
+async function predict(network, L) {
+  const ask = async () => (await network.session.run({L})).ab.data;
+  if (network.by === 'WebGPU') {
+    const ab = await ask().catch(() => null);
+    if (ab?.every(Number.isFinite)) return ab;
+    await network.leaveCard();
+  }
+  return ask();
 }
 
 /** A photo, decoded and upright. */
@@ -49,25 +81,26 @@ function pixels(bitmap, most = Infinity) {
 
 /** What the network predicts for a decoded photo, and how large the photo is. */
 async function chroma(bitmap) {
-  const {session, size, stride} = await load();
+  const network = await load(), {size, stride, Tensor} = network;
   const {image: {data, width, height}} = pixels(bitmap), [rows, columns] = smallShape(height, width, size);
-  const padded = pad(shrink(luminance(data), height, width, rows, columns), rows, columns, stride);
-  const {ab} = await session.run({L: new ort.Tensor('float32', padded.L, [1, 1, padded.h, padded.w])});
-  return {ab: ab.data, rows, columns, stride: padded.w, width, height};
+  const L = shrink(luminance(data), height, width, rows, columns), padded = pad(L, rows, columns, stride);
+  const ab = await predict(network, new Tensor('float32', padded.L, [1, 1, padded.h, padded.w]));
+  return {L, ab, rows, columns, stride: padded.w, width, height, by: network.by};
 }
 
-/** A file of the decoded photo with the chroma that was `seen` in it: a preview, or all of it. */
-function paint(bitmap, seen, strength, most, type) {
+/** A file of the decoded photo with the chroma that was `seen` in it, as strong as wanted, and with the visitor's hints: a preview, or all of it. */
+function paint(bitmap, seen, {strength, hints}, most, type) {
   const {canvas, context, image} = pixels(bitmap, most);
-  join(luminance(image.data), image.height, image.width, seen.ab, seen.rows, seen.columns, seen.stride, strength, image.data);
+  const {ab, rows, columns, stride} = spread(seen, strength, hints);
+  join(luminance(image.data), image.height, image.width, ab, rows, columns, stride, 1, image.data);
   context.putImageData(image, 0, 0);
   return canvas.convertToBlob({type, quality: .95});
 }
 
 /** The same for a photo that was opened before. */
-async function repaint({file, seen}, strength, most, type) {
+async function repaint({file, seen}, look, most, type) {
   const bitmap = await decode(file);
-  try { return await paint(bitmap, seen, strength, most, type); }
+  try { return await paint(bitmap, seen, look, most, type); }
   finally { bitmap.close(); }
 }
 
@@ -78,15 +111,15 @@ const jobs = {
     try {
       await load();
       begun = performance.now() - decoding;
-      const seen = await chroma(bitmap), after = await paint(bitmap, seen, 1, PREVIEW, 'image/jpeg');
+      const seen = await chroma(bitmap), after = await paint(bitmap, seen, {strength: 1, hints: []}, PREVIEW, 'image/jpeg');
       photos.set(id, {file, seen});
-      tell(id, {after, width: seen.width, height: seen.height, seconds: (performance.now() - begun) / 1000});
+      tell(id, {after, width: seen.width, height: seen.height, by: seen.by, seconds: (performance.now() - begun) / 1000});
     } finally { bitmap.close(); }
   },
-  async tint(id, {strength}) { tell(id, {after: await repaint(photos.get(id), strength, PREVIEW, 'image/jpeg')}); },
-  async save(id, {strength}) {
+  async repaint(id, {look}) { tell(id, {after: await repaint(photos.get(id), look, PREVIEW, 'image/jpeg')}); },
+  async save(id, {look}) {
     const photo = photos.get(id), type = photo.file.type === 'image/jpeg' ? 'image/jpeg' : 'image/png';
-    tell(id, {saved: await repaint(photo, strength, Infinity, type)});
+    tell(id, {saved: await repaint(photo, look, Infinity, type)});
   },
   async close(id) { photos.delete(id); },
 };
@@ -98,3 +131,4 @@ onmessage = ({data: {job, id, ...more}}) => {
     tell(id, {error: large ? 'this photo is too large for this browser: make it smaller, or use the command line' : e.message});
   });
 };
+tell(null, {ready: true});

@@ -22,7 +22,9 @@ from ..nets.weights import find_weights
 _ONNXRUNTIME = dict(version='1.30.0',
                     sha512='q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==')
 _PARTS = {'ort.js': 'package/dist/ort.wasm.bundle.min.mjs',
-          'ort.wasm': 'package/dist/ort-wasm-simd-threaded.wasm'}
+          'ort.wasm': 'package/dist/ort-wasm-simd-threaded.wasm',
+          'ort-gpu.js': 'package/dist/ort.jspi.bundle.min.mjs',
+          'ort-gpu.wasm': 'package/dist/ort-wasm-simd-threaded.jspi.wasm'}
 
 # %% ../../nbs/use/03_page.ipynb #db5659be
 def _runtime_files() -> dict: # name on the page: bytes
@@ -85,18 +87,18 @@ def make_page(out, # the folder to make
     shown, (w, h) = _pictures(weights,
                               sample or next(p for p in bundled_photos() if p.stem == 'china'))
     heavy = _runtime_files() | graph
-    facts['bytes'] = sum(len(heavy[k]) for k in ('ort.wasm', 'network.onnx'))
+    facts['bytes'] = {k: len(heavy[k]) for k in ('ort.wasm', 'ort-gpu.wasm', 'network.onnx')}
+    most = len(heavy['network.onnx']) + max(len(heavy[k]) for k in ('ort.wasm', 'ort-gpu.wasm'))
     plain = {p.name: p.read_bytes() for p in (Path(colorgan.__file__).parent/'site').iterdir()
              if p.is_file()}
-    html = plain['index.html'].decode().replace('>some</span>',
-                                                f">{facts['bytes'] / 1e6:.0f}</span>")
-    html = html.replace('--shape: 4 / 3', f'--shape: {w} / {h}').encode()
-    files = plain | heavy | shown | {'index.html': html,
+    html = plain['index.html'].decode().replace('>some</span>', f'>{most / 1e6:.0f}</span>')
+    style = plain['style.css'].decode().replace('--shape: 4 / 3', f'--shape: {w} / {h}')
+    files = plain | heavy | shown | {'index.html': html.encode(), 'style.css': style.encode(),
                                      'network.json': json.dumps(facts).encode()}
     files |= {f'icon-{n}.png': _icon(n) for n in (192, 512)}
     facts['version'] = _version(files)
     files['network.json'] = json.dumps(facts).encode()
-    light = ['./', *sorted(files.keys() - {'sw.js', 'ort.wasm', 'network.onnx'})]
+    light = ['./', *sorted(files.keys() - {'sw.js', *facts['bytes']})]
     files['sw.js'] = (plain['sw.js'].decode().replace('VERSION', facts['version'])
                       .replace('FILES', ' '.join(light)).encode())
     out = make_folder(out)
