@@ -60,11 +60,13 @@ def _reading(path):
     except (av.FFmpegError, OSError) as e:
         raise ColorganError(f'{label(path)} cannot be read: {e.strerror or e}') from e
 
+# Names and comments that are not UTF-8 are read nonetheless: from version 19 on PyAV does so by itself.
+_lenient = {} if int(av.__version__.split('.')[0]) > 18 else dict(metadata_errors='replace')
 def _opened(path):
     "`(container, stream)` of the pictures of a film. Raises `ColorganError` if there are none."
     if not os.path.exists(path): raise ColorganError(f'there is no {label(path)}')
     if os.path.isdir(path): raise ColorganError(f'{label(path)} is a folder, not a film')
-    try: container = av.open(str(path), metadata_errors='replace')
+    try: container = av.open(str(path), **_lenient)
     except av.FFmpegError as e:
         raise ColorganError(f'{label(path)} is not a film that can be read ({e.strerror})') from e
     if container.format.name.endswith('_pipe') or container.format.name == 'image2':
@@ -149,7 +151,7 @@ def _examined(path) -> _Film:
         first = list(islice(reader, 3))
         if not first: raise ColorganError(f'{label(path)} holds no picture that can be decoded')
         f = first[0]
-        display = next((bytes(d) for d in f.side_data if d.type.name == 'DISPLAYMATRIX'), b'')
+        display = bytes(f.side_data.get('DISPLAYMATRIX') or b'')
         known = int(f.colorspace) not in (0, 2)
         matrix = int(f.colorspace) if known else 1 if f.height >= 720 or f.width >= 1280 else 5
         rgb = f.format.is_rgb or f.format.has_palette
