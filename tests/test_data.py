@@ -452,7 +452,10 @@ def killed_and_finished(source, out, rng, whole):
         p = subprocess.Popen([sys.executable, '-c', maker, source, out])
         stop = rng.randrange(whole) if kills < 4 else 2 * whole
         part = out.with_name(f'{out.name}.colorgan-part')
-        while p.poll() is None and not (part.exists() and part.stat().st_size > stop):
+        while p.poll() is None:
+            try:
+                if part.stat().st_size > stop: break
+            except FileNotFoundError: pass # not yet there, or just whole
             time.sleep(.002)
         if p.poll() is None: kills += 1
         p.kill()
