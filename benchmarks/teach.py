@@ -21,6 +21,7 @@ from colorgan.photos.files import open_photo
 
 TEACHER, SIDE = 'tf_efficientnet_lite2', 224
 SHAPES = dict(scores=(1000,), at16=(120, 14, 14), at32=(352, 7, 7))
+WARMUP = 20_000 # photos in which the learning rate rises from zero; then it falls by half a cosine
 STEPS = (0., 96), (.4, 112), (.75, 128) # from this share of the time on: side of the crops
 
 class Maps(torch.nn.Module):
@@ -144,8 +145,8 @@ class School:
         self.net.train(), self.heads.train()
         return [round(sum(e) / len(dl.dataset), 4) for e in zip(*errors)]
     def step(self, x, where):
-        for g in self.opt.param_groups: # warm-up over 20,000 photos, then half a cosine
-            g['lr'] = self.lr * min(1, (self.now['photos'] + self.bs) / 2e4) * (.5 + .5 * math.cos(math.pi * self.share))
+        for g in self.opt.param_groups:
+            g['lr'] = self.lr * min(1, (self.now['photos'] + self.bs) / WARMUP) * (.5 + .5 * math.cos(math.pi * self.share))
         with torch.autocast('cpu', torch.bfloat16):
             said = self.net(x.as_subclass(torch.Tensor).contiguous(memory_format=torch.channels_last))
             errors = self.lesson(said, self.heads, where)

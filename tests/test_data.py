@@ -299,6 +299,10 @@ def test_damaged_photo_of_coco(web):
     with pytest.raises(ColorganError, match='Bad CRC-32'): photo_files('coco')
 
 
+new_enough = pytest.mark.skipif(not hasattr(tarfile, 'data_filter'), reason='Python before 3.11.4 says that it cannot unpack a tar')
+
+
+@new_enough
 def test_coco_sample(web, monkeypatch):
     tarred(web.folder/'coco_sample.tgz',
            {f'coco_sample/train_sample/{i}.jpg': photo(random.Random(i)) for i in range(6)})
@@ -319,6 +323,7 @@ def test_nothing_can_be_downloaded(web):
     assert not list(web.data.glob('*'))
 
 
+@new_enough
 def test_stl10(web, monkeypatch):
     import torchvision
     a = np.random.default_rng(0).integers(0, 255, (5, 3, 96, 96), dtype=np.uint8)
