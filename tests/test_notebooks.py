@@ -22,12 +22,16 @@ def name(notebook): return notebook.relative_to(root/'nbs').with_suffix('').as_p
 def flagged(flag): return [p for p in notebooks if f'#| {flag}' in p.read_text(encoding='utf-8')]
 
 
+# Seconds, after which a notebook stands still: two attempts end before pytest's `faulthandler_timeout` ends them.
+limits = {'': 300, 'cuda': 300, 'slow': 1000}
+
+
 def run(notebook, flags=''):
     if not importlib.util.find_spec('nbdev'):
         return runpy.run_path(root/'tools'/'run.py')['execute'](notebook, flags.split())
     command = [Path(sys.executable).with_name('nbdev-test'), notebook, '--flags', flags]
     for again in (True, False):
-        failed, said = finished(command, 3000 if flags else 450)
+        failed, said = finished(command, limits[flags])
         if failed != 'stood still' or not again: break
         warnings.warn(f'{name(notebook)} stood still and was started again:\n{said}', stacklevel=1)
     if failed: pytest.fail(said, pytrace=False)
