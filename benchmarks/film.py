@@ -105,16 +105,16 @@ def flicker(path, keep=.95, weights='light', files=True, size=None) -> dict:
     sight = F._Sight(film, colorizer)
     flow, flows, small = F._Flow(sight.shape), [], [sight.small(f) for f in F._Reader(path)]
     for a, b in zip(small, small[1:]): flows.append(flow(a, b)[1::2])
-    truth = list(ab_of(path, sight.shape))
+    truth, strengths = list(ab_of(path, sight.shape)), dict(alone=0, steady=keep)
     ways = {'truth': truth} | {name: [c for u in F._Window(film, colorizer, k).units(F._Reader(path)) for c in u.chroma]
-                               for name, k in dict(alone=0, steady=keep).items()}
+                               for name, k in strengths.items()}
     if files:
         with tempfile.TemporaryDirectory() as tmp:
-            for name, k, codec in (('alone_file', 0, 'libx264'), ('steady_file', keep, 'libx264'),
-                                   ('alone_lossless', 0, 'ffv1'), ('steady_lossless', keep, 'ffv1')):
-                out = F.colorize_film(path, Path(tmp)/f'{name}.mkv', colorizer, steady=k,
-                                      codec=codec, progress=False).out
-                ways[name] = list(ab_of(out, sight.shape))
+            for kind, codec in dict(file='libx264', lossless='ffv1').items():
+                for name, k in strengths.items():
+                    out = F.colorize_film(path, Path(tmp)/f'{name}_{kind}.mkv', colorizer, steady=k,
+                                          codec=codec, progress=False).out
+                    ways[f'{name}_{kind}'] = list(ab_of(out, sight.shape))
     curves = {name: steps(c, flows, flow) for name, c in ways.items()}
     facts = dict(frames=len(truth)) | {name: dict(
         flicker=round(float(np.nanmean(curves[name])),
@@ -146,7 +146,7 @@ def clips(where) -> list: # paths
     return [next(where.rglob(n)) for n in CLIPS]
 
 def bench_film(json_file=None, where=None, n=100, size=(1280, 720), rounds=1, say=print) -> dict:
-    "Both measurements; without `where`, only the frames a second; with `n=0` those that are in the file are kept"
+    "Both measurements; what is not measured (clips without `where`, frames a second with `n=0`) stays in the file as it was"
     facts = json.loads(Path(json_file).read_text()) if json_file is not None and Path(json_file).exists() else {}
     if n:
         rates = speed(n, size, rounds)

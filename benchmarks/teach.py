@@ -7,16 +7,16 @@ every colour photo of the cache once. The ResNet18 sees crops of the same photos
 
 `python benchmarks/teach.py ask FILE … --known tiny64.zip --asked tiny64-val.zip` asks what a file knows: photos are named by the folders of
 their 20 nearest neighbours."""
-import argparse, json, math, sys, time
+import argparse, json, sys, time
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.ops import roi_align
 from colorgan.core import ColorganError, photo_name, write_json, write_whole
 from colorgan.data import get_dls
+from colorgan.engine.callbacks import lr_factor
 from colorgan.nets.encoder import AsImageNet, folded, load_into, timm_state, torchvision_net
 from colorgan.nets.weights import tensors_of
-from colorgan.photos.crops import crop_box, middle_box, uniform_draws
 from colorgan.photos.files import open_photo
 
 TEACHER, SIDE = 'tf_efficientnet_lite2', 224
@@ -75,10 +75,9 @@ def boxes(dl):
     photos, order = dl.dataset, dl.get_idxs()
     for i in range(0, len(order), dl.bs):
         idxs = np.array(order[i:i + dl.bs])
-        u, rows = uniform_draws(photos.seed, dl.epoch, len(photos))[idxs], photos.rows[idxs]
-        w, h = (rows[k].astype(float) for k in 'wh')
-        x, y, bw, bh = crop_box(w, h, u) if photos.augment else middle_box(w, h)
-        yield idxs, np.stack([x / w, y / h, (x + bw) / w, (y + bh) / h], 1), (u[:, 4] < .5) & photos.augment
+        (x, y, bw, bh), mirror = photos.crops(idxs, dl.epoch)
+        w, h = (photos.rows[k][idxs] for k in 'wh')
+        yield idxs, np.stack([x / w, y / h, (x + bw) / w, (y + bh) / h], 1), mirror
 
 class Lesson:
     "How far a pupil's answers for crops are from the teacher's: squared distance of both maps, and divergence of the scores"
@@ -146,7 +145,7 @@ class School:
         return [round(sum(e) / len(dl.dataset), 4) for e in zip(*errors)]
     def step(self, x, where):
         for g in self.opt.param_groups:
-            g['lr'] = self.lr * min(1, (self.now['photos'] + self.bs) / WARMUP) * (.5 + .5 * math.cos(math.pi * self.share))
+            g['lr'] = self.lr * min(1, (self.now['photos'] + self.bs) / WARMUP) * lr_factor(self.share)
         with torch.autocast('cpu', torch.bfloat16):
             said = self.net(x.as_subclass(torch.Tensor).contiguous(memory_format=torch.channels_last))
             errors = self.lesson(said, self.heads, where)

@@ -227,19 +227,22 @@ class CachedPhotos:
         self.flat = on_device(self.cache, device) if fits(self.cache, device) else None
     def __len__(self): return len(self.refs)
     def __getitem__(self, i): return self.refs[i]
+    def crops(self, idxs, epoch):
+        "x, y, width and height of the crops, in pixels of their photos; which to mirror"
+        u, (w, h) = uniform_draws(self.seed, epoch, len(self))[idxs], (self.rows[k][idxs].astype(np.int64) for k in 'wh')
+        return crop_box(w, h, u) if self.augment else middle_box(w, h), (u[:, 4] < .5) & self.augment
     def read(self, idxs, epoch):
         """Windows as bytes of shape `(n, s, s, 3)`, or where they are in the cache; the crops
         in them; which to mirror"""
-        u, rows = uniform_draws(self.seed, epoch, len(self))[idxs], self.rows[idxs]
+        rows, (x, y, bw, bh), mirror = self.rows[idxs], *self.crops(idxs, epoch)
         w, h = (rows[k].astype(np.int64) for k in 'wh')
-        x, y, bw, bh = crop_box(w, h, u) if self.augment else middle_box(w, h)
         wx, wy = (np.clip((p + b / 2 - self.s / 2).astype(np.int64), 0, n - self.s)
                   for p, b, n in ((x, bw, w), (y, bh, h)))
         box = torch.from_numpy(np.stack([x - wx, y - wy, bw, bh], 1).astype(np.float32))
         windows = (copied(self.cache.data, self.s, rows, wx, wy) if self.flat is None
                    else np.stack([rows['start'] + (wy * w + wx) * 3, w * 3],
                                  1).astype(np.int64))
-        return torch.from_numpy(windows), box, torch.from_numpy((u[:, 4] < .5) & self.augment)
+        return torch.from_numpy(windows), box, torch.from_numpy(mirror)
     def finish(self, windows, box, mirror):
         "On the device: RGB of shape `(n, 3, size, size)`, on a GPU as floats in [0, 1], on a CPU as bytes"
         if windows.ndim == 2: windows = gathered(self.flat, self.s, windows)

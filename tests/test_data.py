@@ -323,6 +323,13 @@ def test_nothing_can_be_downloaded(web):
     assert not list(web.data.glob('*'))
 
 
+def test_an_old_python_does_not_unpack_tars(tmp_path, monkeypatch):
+    monkeypatch.delattr(tarfile, 'data_filter', raising=False)
+    with tarfile.open(tmp_path/'a.tgz', 'w:gz'): pass
+    with pytest.raises(ColorganError, match='take a newer one'): sources.unpack(tmp_path/'a.tgz', tmp_path/'a')
+    assert [p.name for p in tmp_path.iterdir()] == ['a.tgz']
+
+
 @new_enough
 def test_stl10(web, monkeypatch):
     import torchvision

@@ -35,10 +35,9 @@ def site(tmp_path_factory):
 
 
 @contextmanager
-def served(out):
-    "A folder, served by a plain file server."
-    with http.server.ThreadingHTTPServer(('127.0.0.1', 0),
-                                         functools.partial(Quiet, directory=out)) as server:
+def served(handler):
+    "Whoever answers on a port of this machine: its address"
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f'http://127.0.0.1:{server.server_port}/'
         server.shutdown()
@@ -46,7 +45,7 @@ def served(out):
 
 @pytest.fixture(scope='module')
 def address(site):
-    with served(site) as url: yield url
+    with served(functools.partial(Quiet, directory=site)) as url: yield url
 
 
 def photo(folder, name, scale=1, number=0):
@@ -254,10 +253,7 @@ def elsewhere():
             self.send_response(200)
             self.send_header('Access-Control-Allow-Origin', '*')
             self.end_headers()
-    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Open) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f'http://127.0.0.1:{server.server_port}/', asked
-        server.shutdown()
+    with served(Open) as url: yield url, asked
 
 
 def test_its_policy_holds(address):
@@ -362,7 +358,7 @@ def small(site, tmp_path):
     out = shutil.copytree(site, tmp_path/'small')
     facts = json.loads((out/'network.json').read_text())
     (out/'network.json').write_text(json.dumps(facts | dict(size=32)))
-    with served(out) as url: yield out, url
+    with served(functools.partial(Quiet, directory=out)) as url: yield out, url
 
 
 def colorized_by(url, src, args=()):

@@ -53,13 +53,14 @@ def unpack(archive, # a zip, or a tar, compressed or not
     `ColorganError` if it is damaged, or if something in it wants to lie elsewhere."""
     folder, part = Path(folder), Path(f'{folder}.part')
     if folder.exists(): return folder
-    if not zipfile.is_zipfile(archive) and not hasattr(tarfile, 'data_filter'):
+    zipped = zipfile.is_zipfile(archive)
+    if not zipped and not hasattr(tarfile, 'data_filter'):
         raise ColorganError('Python before 3.11.4 cannot unpack a tar without risk: take a newer one')
     shutil.rmtree(part, ignore_errors=True)
     try:
-        with (zipfile.ZipFile if zipfile.is_zipfile(archive) else tarfile.open)(archive) as a:
+        with (zipfile.ZipFile if zipped else tarfile.open)(archive) as a:
             most = times * (os.path.getsize(archive) + 1_000_000)
-            if isinstance(a, zipfile.ZipFile):
+            if zipped:
                 _stay_inside(a, part)
                 if sum(i.file_size for i in a.infolist()) > most:
                     raise zipfile.BadZipFile(f'it unfolds to more than {times} times its size')

@@ -88,10 +88,10 @@ def make_page(out, # the folder to make
                               sample or next(p for p in bundled_photos() if p.stem == 'china'))
     heavy = _runtime_files() | graph
     facts['bytes'] = {k: len(heavy[k]) for k in ('ort.wasm', 'ort-gpu.wasm', 'network.onnx')}
-    most = len(heavy['network.onnx']) + max(len(heavy[k]) for k in ('ort.wasm', 'ort-gpu.wasm'))
+    network, *runtimes = (facts['bytes'][k] for k in ('network.onnx', 'ort.wasm', 'ort-gpu.wasm'))
     plain = {p.name: p.read_bytes() for p in (Path(colorgan.__file__).parent/'site').iterdir()
              if p.is_file()}
-    html = plain['index.html'].decode().replace('>some</span>', f'>{most / 1e6:.0f}</span>')
+    html = plain['index.html'].decode().replace('>some</span>', f'>{(network + max(runtimes)) / 1e6:.0f}</span>')
     style = plain['style.css'].decode().replace('--shape: 4 / 3', f'--shape: {w} / {h}')
     files = plain | heavy | shown | {'index.html': html.encode(), 'style.css': style.encode(),
                                      'network.json': json.dumps(facts).encode()}
