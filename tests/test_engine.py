@@ -267,6 +267,17 @@ def test_drive_that_goes_away_does_not_stop_a_training(tmp_path, monkeypatch, qu
     assert files(run) == files(drive/'run') and (drive/'run'/'model').exists()
 
 
+def test_no_half_copy_stays_on_drive(tmp_path):
+    "As when it went away during a copy, and the checkpoint was gone when it came back"
+    from colorgan.engine.drive import Mirror
+    near, far = (tmp_path/side/'run'/'checkpoints' for side in ('here', 'drive'))
+    for folder in near, far: folder.mkdir(parents=True)
+    (near/'0000000007.pt').write_bytes(b'whole')
+    (far/'.0000000006.pt.part').write_bytes(b'ha')
+    Mirror(near.parent, far.parent).sync()
+    assert [p.name for p in far.iterdir()] == ['0000000007.pt']
+
+
 def test_run_goes_on_from_drive_on_another_machine(tmp_path, monkeypatch, quick_mirror):
     alone, drive = quietly(out=tmp_path/'alone', pretrain_epochs=4), tmp_path/'drive'
     def disconnect():

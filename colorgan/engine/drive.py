@@ -64,7 +64,8 @@ class Mirror(threading.Thread):
                 if (self.near/name).exists(): raise
             self.copied[name] = stamp
         near, far = RunFolder(self.near).checkpoints, RunFolder(self.far).checkpoints
-        for f in far.glob('*.pt') if near.is_dir() else ():
+        cut_off = far.glob('.*.part') # copies of checkpoints that are gone by now
+        for f in (*far.glob('*.pt'), *cut_off) if near.is_dir() else ():
             if not (near/f.name).exists(): f.unlink(missing_ok=True)
     def look(self) -> bool: # whether the far folder is there
         "`sync`, and a sentence when the far folder has gone away or is back"
