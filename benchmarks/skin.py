@@ -1,0 +1,98 @@
+"""Are faces of all tones colorized alike? Portraits that no training has seen, the cheeks of each face against the truth:
+python benchmarks/skin.py PORTRAITS... --weights light --weights light-l1 --json nbs/results/skin.json"""
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from skimage.data import lbp_frontal_face_cascade_filename
+from skimage.feature import Cascade
+
+from colorgan.colorizer import Colorizer
+from colorgan.colour.lab import lab_of_levels
+from colorgan.core import ColorganError, write_json
+from colorgan.evaluation import paint_batch, photo_at
+from colorgan.photos.screen import measure_photos, twins
+from colorgan.photos.sources import photo_files
+
+tones = {'lighter': (41, 90), 'medium': (10, 41), 'darker': (-90, 10)} # degrees of ITA: the six classes of Chardon et al. (1991), two and two
+
+
+def cheeks(im, cascade):
+    "The strip between eyes and mouth of the largest face in an RGB image, as two slices; None without a face."
+    found = cascade.detect_multi_scale(np.asarray(im), scale_factor=1.1, step_ratio=1, min_size=(40, 40), max_size=im.size)
+    if not found: return None
+    face = max(found, key=lambda b: b['width'])
+    return tuple(slice(round(face[at] + lo * face[n]), round(face[at] + hi * face[n]))
+                 for at, n, lo, hi in (('r', 'height', .48, .68), ('c', 'width', .2, .8)))
+
+
+def tone_angle(lab):
+    "Individual typology angle in degrees of pixels in Lab, shape `(n, 3)`: 90 is white, -90 black (Chardon et al. 1991)."
+    L, _, b = np.median(lab, 0)
+    return float(np.degrees(np.arctan2(L - 50, b)))
+
+
+def looks_like_skin(lab):
+    "Whether pixels in Lab have the hue of skin in white light, and colour at all: a grey photo or a green lamp tells nothing of tones."
+    _, a, b = np.median(lab, 0)
+    return bool(np.hypot(a, b) > 6 and 15 < np.degrees(np.arctan2(b, a)) < 85)
+
+
+def face_rows(colorizer, refs):
+    "For each photo with a face: angle, error of the cheeks, error of grey, their chroma over the truth's, how much too warm."
+    cascade, rows = Cascade(lbp_frontal_face_cascade_filename()), []
+    for ref in refs:
+        im = photo_at(ref, colorizer.size)
+        if (where := cheeks(im, cascade)) is None: continue
+        truth, result = (lab_of_levels(np.asarray(x)[where]).reshape(-1, 3) for x in (im, paint_batch(colorizer, [im])[0]))
+        if not looks_like_skin(truth): continue
+        error, grey, chroma = (np.hypot(*d.T).mean() for d in ((result - truth)[:, 1:], truth[:, 1:], result[:, 1:]))
+        warm = (result - truth)[:, 1:].mean(0) @ [np.cos(np.pi / 3), np.sin(np.pi / 3)] # as `warm_bias`
+        rows.append([tone_angle(truth), error, grey, chroma, warm])
+    return np.array(rows, float).reshape(-1, 5)
+
+
+def shares(rows): # error and chroma over the truth's, and warmth
+    _, error, grey, chroma, warm = rows.mean(0)
+    return np.array([error / grey, chroma / grey, warm])
+
+
+def group(rows, draws=2000, seed=0):
+    "The three figures of a group of faces, each with its 95 % bootstrap interval over faces."
+    rng = np.random.default_rng(seed)
+    drawn = np.array([shares(rows[rng.integers(len(rows), size=len(rows))]) for _ in range(draws)])
+    ends = np.quantile(drawn, [.025, .975], 0).T
+    return dict(faces=len(rows), **{k: dict(mean=float(m), interval=e.tolist())
+                                    for k, m, e in zip(('error', 'chroma', 'warm'), shares(rows), ends)}), drawn
+
+
+def main(argv=None):
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument('data', nargs='+', metavar='PORTRAITS', help='folders of portraits, in colour')
+    p.add_argument('--weights', action='append', metavar='W', help='what to audit; given again, more (default: light)')
+    p.add_argument('--json', metavar='FILE', help='where to write the figures')
+    a = p.parse_args(argv)
+    refs, results = [r for d in a.data for r in photo_files(d)], []
+    measures = measure_photos(refs)
+    refs = [r for i, r in enumerate(refs) if measures[i]['full_w'] and not twins(measures[i:i + 1], measures[:i])[0]]
+    for weights in a.weights or ['light']:
+        rows = face_rows(Colorizer(weights), refs)
+        named = {n: rows[(lo <= rows[:, 0]) & (rows[:, 0] < hi)] for n, (lo, hi) in tones.items()}
+        if lacks := [n for n, r in named.items() if len(r) < 5]:
+            raise ColorganError(f'{len(rows)} faces in {len(refs)} photos, and fewer than five of them are {" or ".join(lacks)}: give more portraits')
+        groups = {n: group(r) for n, r in named.items()}
+        apart = groups['darker'][1] - groups['lighter'][1]
+        results.append(dict(weights=Path(weights).name, photos=len(refs), faces=len(rows), groups={n: g for n, (g, _) in groups.items()},
+                            darker_minus_lighter={k: np.quantile(apart[:, i], [.025, .975]).tolist()
+                                              for i, k in enumerate(('error', 'chroma', 'warm'))}))
+        for n, (g, _) in groups.items():
+            print(f"{results[-1]['weights']:14} {n:7} {g['faces']:4} faces: " + ', '.join(
+                f"{k} {g[k]['mean']:.2f} ({g[k]['interval'][0]:.2f} to {g[k]['interval'][1]:.2f})" for k in ('error', 'chroma', 'warm')))
+    if a.json: write_json(a.json, results)
+    return results
+
+
+if __name__ == '__main__':
+    try: main()
+    except ColorganError as e: sys.exit(f'skin.py: {e}')
