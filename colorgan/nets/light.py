@@ -121,12 +121,14 @@ class LightNet(nn.Module):
         "a and b at stride `chroma`"
         return self.paint(self.logits(x))
     @torch.no_grad()
-    def scale_chroma(self, factor):
-        "Multiply all a and b that it predicts, in the weights of its last convolutions"
+    def scale_chroma(self, a, b=None):
+        """Multiply every a that it predicts by a number, and every b by the same or another, in
+        the weights of its last convolutions"""
         if not isinstance(self.paint, nn.Identity):
             raise ColorganError("chroma can be scaled with head='ab' only: with bins, change T")
-        for p in self.head.parameters(): p.mul_(factor)
-        if self.query_decoder is not None: self.query_decoder.out.weight.mul_(factor)
+        last = list(self.head.parameters())
+        if self.query_decoder is not None: last.append(self.query_decoder.out.weight)
+        for p in last: p.mul_(p.new_tensor([a, a if b is None else b]).view(2, *[1] * (p.dim() - 1)))
     def forward(self, x):
         return F.interpolate(self.small(x), scale_factor=float(self.chroma), mode='bilinear',
                              align_corners=False)
