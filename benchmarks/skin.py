@@ -67,6 +67,15 @@ def group(rows, draws=2000, seed=0):
                                     for k, m, e in zip(('error', 'chroma', 'warm'), shares(rows), ends)}), drawn
 
 
+def card_table(result):
+    "The figures of a set of weights as its model card shows them, Markdown"
+    def cell(f): return '{:.2f} ({:.2f} to {:.2f})'.format(f['mean'], *f['interval'])
+    lines = ["skin | faces | ab error / grey's | chroma / the truth's | too warm by, Lab units", ' | '.join(['---'] * 5)]
+    lines += [' | '.join([tone, str(g['faces']), *(cell(g[k]) for k in ('error', 'chroma', 'warm'))])
+              for tone, g in result['groups'].items()]
+    return '\n'.join(f'| {line} |' for line in lines)
+
+
 def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument('data', nargs='+', metavar='PORTRAITS', help='folders of portraits, in colour')
@@ -86,9 +95,7 @@ def main(argv=None):
         results.append(dict(weights=Path(weights).name, photos=len(refs), faces=len(rows), groups={n: g for n, (g, _) in groups.items()},
                             darker_minus_lighter={k: np.quantile(apart[:, i], [.025, .975]).tolist()
                                               for i, k in enumerate(('error', 'chroma', 'warm'))}))
-        for n, (g, _) in groups.items():
-            print(f"{results[-1]['weights']:14} {n:7} {g['faces']:4} faces: " + ', '.join(
-                f"{k} {g[k]['mean']:.2f} ({g[k]['interval'][0]:.2f} to {g[k]['interval'][1]:.2f})" for k in ('error', 'chroma', 'warm')))
+        print(results[-1]['weights'], card_table(results[-1]), sep='\n', end='\n\n')
     if a.json: write_json(a.json, results)
     return results
 
