@@ -339,6 +339,7 @@ def _print_figures(r):
         span = '{:7.2f} to {:.2f}'.format(*r['ci'][k]) if k in r['ci'] else ''
         print(f"  {name:<22}{r[k]:8.2f}  {span:<18}{beside}: {r[f'{k}_{beside}']:.2f}")
     if 'frontier' in r: _print_frontier(r['frontier'])
+    if 'folders' in r: _print_folders(r['folders'])
     for k, name in dict(sizes='ab between working sizes', old='ab distance, made old by').items():
         if k in r:
             print(f'  {name}: ' + ', '.join(f'{n} {v:.2f}'
@@ -352,6 +353,12 @@ def _print_frontier(rows):
           + ''.join(f'{names[k]:>15}' for k in shown))
     for r in rows: print('  ' + ''.join(f'{r[k]:15.3f}' for k in shown))
 
+def _print_folders(rows):
+    print("  by folder, as shares of grey's distances and of the truth's colourfulness:\n"
+          f"  {'':<24}{'photos':>8}{'ab distance':>15}{'CIEDE2000':>15}{'colourfulness':>15}")
+    for name, r in rows.items():
+        print(f"  {name[:24]:<24}{r['n']:8}{r['ab']:15.3f}{r['de2000']:15.3f}{r['cf']:15.3f}")
+
 # %% ../nbs/12_cli.ipynb #e5a1c0de
 def _evaluate(a):
     from colorgan.evaluation import evaluate
@@ -359,7 +366,7 @@ def _evaluate(a):
     _free(a, a.json, a.sheet)
     result = evaluate(a.weights or ['light'], a.data, a.size, a.work, a.items, a.device,
                       a.protocol, sheet=a.sheet, sizes=a.sizes, old=a.old,
-                      frontier=a.frontier)
+                      frontier=a.frontier, folders=a.folders)
     seen = result['work'] if result['work'] else 'its own'
     print(f"{result['n']} photos, judged "
           f"{'each at its own size' if result['size'] is None else 'at short side ' + str(result['size'])}, seen by the network at {seen}")
@@ -389,6 +396,8 @@ def _evaluate_words(p):
     p.add_argument('--frontier', metavar='PNG',
                    help='draw how the distances change as the chroma is multiplied, for '
                         'weights to be compared at the same colourfulness')
+    p.add_argument('--folders', action='store_true',
+                   help='score each folder by itself, too, the worst first')
     _words(p, 'size', 'device', 'json', 'overwrite')
 
 # %% ../nbs/12_cli.ipynb #6053afb5

@@ -12,6 +12,7 @@ import itertools, os
 import numpy as np, torch, torch.nn.functional as F
 from concurrent.futures import ThreadPoolExecutor
 from matplotlib.figure import Figure
+from pathlib import Path
 from PIL import Image
 from .color import lab_to_rgb, rgb_to_lab
 from .colorizer import Colorizer
@@ -267,7 +268,8 @@ def evaluate(weights, # as `Colorizer` takes them; or a list of such, of which t
              sizes=None, # working sizes between which `size_stability` compares
              old=False, # whether to see what `old_photos` sees, too
              frontier=None, # where to draw the curves of `frontier`
-            ) -> dict: # `n`, `size`, `ab`, `ab_grey`, `psnr`, `psnr_grey`, `cf`, `cf_truth` and more; `ci`, 95 % intervals; `sizes`, `old`, `frontier`; `others`
+             folders=False, # whether to score each folder of photos by itself, too
+            ) -> dict: # `n`, `size`, `ab`, `ab_grey`, `psnr`, `psnr_grey`, `cf`, `cf_truth` and more; `ci`, 95 % intervals; `sizes`, `old`, `frontier`, `folders`; `others`
     """How close to the truth colorized photos are; `others` has the same of further weights.
     Raises `ColorganError` if there is nothing to evaluate."""
     how = dict(size=size, square=None, work=work, items=None) | find_protocol(protocol)
@@ -286,6 +288,9 @@ def evaluate(weights, # as `Colorizer` takes them; or a list of such, of which t
     rows = [dict(weights=named(w), **summary(tables, i), **further(w))
             for i, w in enumerate(weights)]
     if frontier: save_photo(add_frontiers(rows, tables), frontier)
+    if folders:
+        for i, row in enumerate(rows):
+            row['folders'] = by_folder(tables, i, [refs[j] for j in numbers])
     first, *others = rows
     facts = dict(n=len(numbers), size=how['size'], work=colorizers[0].size, protocol=protocol)
     return facts | first | {'skipped': skipped} | ({'others': others} if others else {})
@@ -315,6 +320,20 @@ def summary(tables, # `Tables`
                 **{f'{k}_{n}': set_scores(tables.views[n], truth)[k]
                    for n in (('grey', 'truth') if k == 'is' else ('grey',))}}
     return out | {'ci': {k: interval(v) for k, v in own.items()}}
+
+def by_folder(tables, # `Tables`
+              name, # whose
+              refs, # the photos of the tables, in order
+             ) -> dict: # folder: `n`; `ab`, `de2000`, divided by grey's; `cf`, divided by the truth's
+    "The scores of each folder, the worst `ab` first"
+    own, grey, truth = (tables.scores[k] for k in (name, 'grey', 'truth'))
+    where, out = np.array([Path(photo_name(r)).parent.name for r in refs]), {}
+    for folder in np.unique(where):
+        i = where == folder
+        shares = {k: float(own[k][i].mean() / b[k][i].mean())
+                  for k, b in dict(ab=grey, de2000=grey, cf=truth).items()}
+        out[str(folder)] = dict(n=int(i.sum()), **shares)
+    return dict(sorted(out.items(), key=lambda row: -row[1]['ab']))
 
 # %% ../nbs/11_evaluation.ipynb #0da1d912
 def add_frontiers(rows, # what `evaluate` knows of each weights, in order
