@@ -5,13 +5,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 from skimage.data import lbp_frontal_face_cascade_filename
 from skimage.feature import Cascade
 
 from colorgan.colorizer import Colorizer
 from colorgan.colour.lab import lab_of_levels
+from colorgan.colour.metrics import ab_distance, warm_bias
 from colorgan.core import ColorganError, write_json
 from colorgan.evaluation import paint_batch, photo_at
+from colorgan.judge.race import ruled
 from colorgan.photos.screen import measure_photos, twins
 from colorgan.photos.sources import photo_files
 
@@ -39,17 +42,30 @@ def looks_like_skin(lab):
     return bool(np.hypot(a, b) > 6 and 15 < np.degrees(np.arctan2(b, a)) < 85)
 
 
-def face_rows(colorizer, refs):
-    "For each photo with a face: angle, error of the cheeks, error of grey, their chroma over the truth's, how much too warm."
-    cascade, rows = Cascade(lbp_frontal_face_cascade_filename()), []
+def faces(refs, size):
+    "Photos at that size in which there is a face with a colour of skin: `(photo, its cheeks, their a and b, their tone angle)`"
+    cascade, out = Cascade(lbp_frontal_face_cascade_filename()), []
     for ref in refs:
-        im = photo_at(ref, colorizer.size)
+        im = photo_at(ref, size)
         if (where := cheeks(im, cascade)) is None: continue
-        truth, result = (lab_of_levels(np.asarray(x)[where]).reshape(-1, 3) for x in (im, paint_batch(colorizer, [im])[0]))
-        if not looks_like_skin(truth): continue
-        error, grey, chroma = (np.hypot(*d.T).mean() for d in ((result - truth)[:, 1:], truth[:, 1:], result[:, 1:]))
-        warm = (result - truth)[:, 1:].mean(0) @ [np.cos(np.pi / 3), np.sin(np.pi / 3)] # as `warm_bias`
-        rows.append([tone_angle(truth), error, grey, chroma, warm])
+        lab = lab_in(im, where)
+        if looks_like_skin(lab): out.append((im, where, planes(lab), tone_angle(lab)))
+    return out
+
+
+def lab_in(im, where): return lab_of_levels(np.asarray(im)[where]).reshape(-1, 3)
+
+
+def planes(lab): return torch.from_numpy(lab[:, 1:].T.copy())[None, :, :, None] # a and b as the metrics take them
+
+
+def face_rows(colorizer, found):
+    "For each of `faces`: angle, error of the cheeks, error of grey, their chroma, how much too warm."
+    rows = []
+    for im, where, truth, angle in found:
+        ab = planes(lab_in(paint_batch(colorizer, [im])[0], where))
+        scores = ab_distance(ab, truth), ab_distance(truth * 0, truth), ab_distance(ab, ab * 0), warm_bias(ab, truth)
+        rows.append([angle, *map(float, scores)])
     return np.array(rows, float).reshape(-1, 5)
 
 
@@ -70,10 +86,9 @@ def group(rows, draws=2000, seed=0):
 def card_table(result):
     "The figures of a set of weights as its model card shows them, Markdown"
     def cell(f): return '{:.2f} ({:.2f} to {:.2f})'.format(f['mean'], *f['interval'])
-    lines = ["skin | faces | ab error / grey's | chroma / the truth's | too warm by, Lab units", ' | '.join(['---'] * 5)]
-    lines += [' | '.join([tone, str(g['faces']), *(cell(g[k]) for k in ('error', 'chroma', 'warm'))])
-              for tone, g in result['groups'].items()]
-    return '\n'.join(f'| {line} |' for line in lines)
+    head = ['skin', 'faces', "ab error / grey's", "chroma / the truth's", 'too warm by, Lab units']
+    return ruled([head, *([tone, str(g['faces']), *(cell(g[k]) for k in ('error', 'chroma', 'warm'))]
+                          for tone, g in result['groups'].items())])
 
 
 def main(argv=None):
@@ -85,8 +100,10 @@ def main(argv=None):
     refs, results = [r for d in a.data for r in photo_files(d)], []
     measures = measure_photos(refs)
     refs = [r for i, r in enumerate(refs) if measures[i]['full_w'] and not twins(measures[i:i + 1], measures[:i])[0]]
-    for weights in a.weights or ['light']:
-        rows = face_rows(Colorizer(weights), refs)
+    colorizers = {w: Colorizer(w) for w in a.weights or ['light']}
+    found = {size: faces(refs, size) for size in {c.size for c in colorizers.values()}}
+    for weights, colorizer in colorizers.items():
+        rows = face_rows(colorizer, found[colorizer.size])
         named = {n: rows[(lo <= rows[:, 0]) & (rows[:, 0] < hi)] for n, (lo, hi) in tones.items()}
         if lacks := [n for n, r in named.items() if len(r) < 5]:
             raise ColorganError(f'{len(rows)} faces in {len(refs)} photos, and fewer than five of them are {" or ".join(lacks)}: give more portraits')
@@ -95,7 +112,7 @@ def main(argv=None):
         results.append(dict(weights=Path(weights).name, photos=len(refs), faces=len(rows), groups={n: g for n, (g, _) in groups.items()},
                             darker_minus_lighter={k: np.quantile(apart[:, i], [.025, .975]).tolist()
                                               for i, k in enumerate(('error', 'chroma', 'warm'))}))
-        print(results[-1]['weights'], card_table(results[-1]), sep='\n', end='\n\n')
+        print(results[-1]['weights'], card_table(results[-1]), sep='\n')
     if a.json: write_json(a.json, results)
     return results
 

@@ -269,8 +269,9 @@ def evaluate(weights, # as `Colorizer` takes them; or a list of such, of which t
              old=False, # whether to see what `old_photos` sees, too
              frontier=None, # where to draw the curves of `frontier`
              folders=False, # whether to score each folder of photos by itself, too
-            ) -> dict: # `n`, `size`, `ab`, `ab_grey`, `psnr`, `psnr_grey`, `cf`, `cf_truth` and more; `ci`, 95 % intervals; `sizes`, `old`, `frontier`, `folders`; `others`
+            ) -> dict: # `n`, `size`; `ab`, `ab_grey`, `cf`, `cf_truth` and so on; `ci`, 95 % intervals; what was asked for; `others`
     """How close to the truth colorized photos are; `others` has the same of further weights.
+    `sizes`, `old`, `frontier` and `folders` are there if they were asked for.
     Raises `ColorganError` if there is nothing to evaluate."""
     how = dict(size=size, square=None, work=work, items=None) | find_protocol(protocol)
     if how['size'] is not None: how['size'] = check_number('size', how['size'], 1, 8192, int)
@@ -283,14 +284,13 @@ def evaluate(weights, # as `Colorizer` takes them; or a list of such, of which t
     if sheet:
         save_photo(extremes(colorizers[0], refs, numbers, tables.scores[0]['ab'], how['size'],
                             how['square']), sheet)
-    further = lambda w: further_checks(w, [refs[i] for i in numbers], how['size'], how['work'],
-                                       sizes, old, device)
+    judged = [refs[i] for i in numbers]
+    further = lambda w: further_checks(w, judged, how['size'], how['work'], sizes, old, device)
     rows = [dict(weights=named(w), **summary(tables, i), **further(w))
             for i, w in enumerate(weights)]
     if frontier: save_photo(add_frontiers(rows, tables), frontier)
     if folders:
-        for i, row in enumerate(rows):
-            row['folders'] = by_folder(tables, i, [refs[j] for j in numbers])
+        for i, row in enumerate(rows): row['folders'] = by_folder(tables, i, judged)
     first, *others = rows
     facts = dict(n=len(numbers), size=how['size'], work=colorizers[0].size, protocol=protocol)
     return facts | first | {'skipped': skipped} | ({'others': others} if others else {})
