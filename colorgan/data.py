@@ -72,9 +72,8 @@ def through_cache(train, valid, # two lists of references
     """Photos decoded once. Those that cannot be read are left out. Raises `ColorganError` if a
     cache that was asked for cannot be made."""
     refs = sorted({*train, *valid}, key=photo_name)
-    if cache is False or cache is None and (len(refs) <= 256
-                                            or all(hasattr(r, 'row') for r in refs)):
-        return train, valid, None
+    unneeded = len(refs) <= 256 or all(hasattr(r, 'row') for r in refs)
+    if cache is False or cache is None and unneeded: return train, valid, None
     try: path = cached(what, size, keep=None if cache in (None, True) else cache, refs=refs)
     except ColorganError as e:
         if cache is not None: raise
@@ -96,9 +95,8 @@ def _what(data, valid, items, seed):
     return parts + ([f'{items} by {seed}'] if items else [])
 
 def _say(path, dls):
-    left_out = ''.join(f', {n:,} {why}'
-                       for why, n in (dls.left_out | ({'cannot be read': len(dls.skipped)}
-                                                      if dls.skipped else {})).items())
+    reasons = dls.left_out | ({'cannot be read': len(dls.skipped)} if dls.skipped else {})
+    left_out = ''.join(f', {n:,} {why}' for why, n in reasons.items())
     path = Path(path)
     where = f'~/{path.relative_to(Path.home())}' if path.is_relative_to(Path.home()) else path
     print(f'Photos come from the cache {where}: {len(dls.train_ds):,} to train on, '
@@ -150,11 +148,11 @@ def get_dls(data, # a folder, zip, list file, name such as 'bundled', or a list 
     left_out = {}
     if screen is None: screen = all(hasattr(r, 'row') for r in train)
     if screen is not False:
-        train, valid, left_out = screen_split(train, valid,
-                                              **({} if screen is True else screen))
-    dls = PhotoLoaders(*[_loader(refs, size, bs, space, seed, device, augment and i == 0,
-                                 i == 0, num_workers)
-                         for i, refs in enumerate((train, valid))], device=device)
+        limits = {} if screen is True else screen
+        train, valid, left_out = screen_split(train, valid, **limits)
+    loaders = [_loader(refs, size, bs, space, seed, device, augment and i == 0, i == 0, num_workers)
+               for i, refs in enumerate((train, valid))]
+    dls = PhotoLoaders(*loaders, device=device)
     dls.space, dls.left_out = space, left_out
     if path: _say(path, dls)
     return dls
@@ -188,8 +186,8 @@ class Photos:
         u, bad = uniform_draws(self.seed, epoch, len(self))[idxs], []
         found = [self.first_good(int(i), v, bad) for i, v in zip(idxs, u)]
         rgb = np.array(sum(found, []), np.uint8).reshape(-1, self.size, self.size, 3)
-        return torch.from_numpy(rgb), torch.from_numpy((u[:, 4] < .5)[[len(f) > 0
-                                                                       for f in found]] & self.augment), torch.tensor(bad, dtype=torch.long)
+        mirror = (u[:, 4] < .5)[[len(f) > 0 for f in found]] & self.augment
+        return torch.from_numpy(rgb), torch.from_numpy(mirror), torch.tensor(bad, dtype=torch.long)
     def finish(self, rgb, mirror, bad):
         "On the device: bytes of shape `(n, 3, size, size)`, mirrored; and unreadable photos are noted"
         self.bad.update((i, photo_name(self.refs[i])) for i in bad.tolist())
@@ -239,21 +237,20 @@ class CachedPhotos:
         wx, wy = (np.clip((p + b / 2 - self.s / 2).astype(np.int64), 0, n - self.s)
                   for p, b, n in ((x, bw, w), (y, bh, h)))
         box = torch.from_numpy(np.stack([x - wx, y - wy, bw, bh], 1).astype(np.float32))
-        windows = (copied(self.cache.data, self.s, rows, wx, wy) if self.flat is None
-                   else np.stack([rows['start'] + (wy * w + wx) * 3, w * 3],
-                                 1).astype(np.int64))
+        if self.flat is None: windows = copied(self.cache.data, self.s, rows, wx, wy)
+        else: windows = np.stack([rows['start'] + (wy * w + wx) * 3, w * 3], 1).astype(np.int64)
         return torch.from_numpy(windows), box, torch.from_numpy(mirror)
     def finish(self, windows, box, mirror):
         "On the device: RGB of shape `(n, 3, size, size)`, on a GPU as floats in [0, 1], on a CPU as bytes"
         if windows.ndim == 2: windows = gathered(self.flat, self.s, windows)
         if windows.device.type == 'cpu':
-            return torch.stack(each_photo(resample_bytes, windows, box.numpy(), mirror,
-                                          [self.size] * len(box)))
+            sides = [self.size] * len(box)
+            return torch.stack(each_photo(resample_bytes, windows, box.numpy(), mirror, sides))
         rgb = windows.permute(0, 3, 1, 2).float().div_(255)
         if self.augment: return resample(rgb, box, mirror, self.size)
-        return (rgb if self.size == self.s else F.interpolate(rgb, (self.size, self.size),
-                                                              mode='bilinear',
-                                                              antialias=True).clamp_(0, 1))
+        if self.size == self.s: return rgb
+        smaller = F.interpolate(rgb, (self.size, self.size), mode='bilinear', antialias=True)
+        return smaller.clamp_(0, 1)
 
 # %% ../nbs/01_data.ipynb #1ed7e473
 def fits(cache, device, share=.4) -> bool:

@@ -30,9 +30,8 @@ def rgb_tensor(ims, # PIL images of the same size, RGB
                device='cpu', # torch device
               ) -> torch.Tensor: # float32 in [0, 1], shape `(n, 3, h, w)`
     "The images as one batch"
-    return torch.from_numpy(np.stack([np.asarray(im)
-                                      for im in ims])).to(device).permute(0, 3, 1,
-                                      2).float() / 255
+    rgb = torch.from_numpy(np.stack([np.asarray(im) for im in ims])).to(device)
+    return rgb.permute(0, 3, 1, 2).float() / 255
 
 def photo_at(ref, # a path, or a reference of `photo_files`
              size=None, # short side in pixels; None: as it is
@@ -100,8 +99,8 @@ def alike(ims, # PIL images
          ): # yields lists of numbers of images of the same size
     "Groups of images that can be scored in one batch"
     for size in {im.size for im in ims}:
-        which, n = [i for i, im in enumerate(ims)
-                    if im.size == size], max(1, pixels // (size[0] * size[1]))
+        which = [i for i, im in enumerate(ims) if im.size == size]
+        n = max(1, pixels // (size[0] * size[1]))
         yield from (which[i:i + n] for i in range(0, len(which), n))
 
 def greyed(rgb): # RGB in [0, 1], shape `(n, 3, h, w)`
@@ -279,8 +278,9 @@ def evaluate(weights, # as `Colorizer` takes them; or a list of such, of which t
     weights = weights if isinstance(weights, (list, tuple)) else [weights]
     colorizers = {i: Colorizer(w, how['work'], device) for i, w in enumerate(weights)}
     factors = chroma_factors if frontier else ()
+    judges = Judges(device) if judges else None
     tables, numbers, skipped = score_set(colorizers, refs, how['size'], how['square'], device,
-                                         Judges(device) if judges else None, factors)
+                                         judges, factors)
     if sheet:
         save_photo(extremes(colorizers[0], refs, numbers, tables.scores[0]['ab'], how['size'],
                             how['square']), sheet)
@@ -381,9 +381,8 @@ def size_stability(weights, # as `Colorizer` takes them
         painted = {s: paint_batch(c, ims) for s, c in colorizers.items()}
         for a, b in itertools.combinations(sizes, 2):
             score = lambda x, y: {'ab': ab_distance(rgb_to_lab(x)[:, 1:], rgb_to_lab(y)[:, 1:])}
-            sums[f'{a}-{b}'] = sums.get(f'{a}-{b}', 0.) + float(score_batch(painted[a],
-                                                                            painted[b], device,
-                                                                            score)['ab'].sum())
+            apart = score_batch(painted[a], painted[b], device, score)['ab']
+            sums[f'{a}-{b}'] = sums.get(f'{a}-{b}', 0.) + float(apart.sum())
     if not n: raise ColorganError('not one of the photos can be read: look at what they are')
     return {k: v / n for k, v in sums.items()} | {'n': n}
 

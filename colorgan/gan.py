@@ -50,8 +50,8 @@ class GANLoss:
     parts = ('adversarial', 'pixel', 'critic')
     def __init__(self, gan, # the `GAN`
                  recipe): # the `Recipe` that names the losses and their weights
-        self.gan, self.lam, self.gp = (gan, recipe.lam,
-                                       recipe.gp if recipe.adv_loss == 'wgan-gp' else 0.)
+        self.gan, self.lam = gan, recipe.lam
+        self.gp = recipe.gp if recipe.adv_loss == 'wgan-gp' else 0.
         self.pixel = ColourLoss(recipe, gan.gen)
         self.adv = adv_loss(recipe.adv_loss, recipe.label_smoothing)
         self.reset()

@@ -87,8 +87,8 @@ class PerceptualLoss:
                  pretrained=True): # False: random weights
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.space, self.net = get_space(space), timm_net(name, pretrained,
-                                                              features_only=True).eval().requires_grad_(False)
+            self.space = get_space(space)
+            self.net = timm_net(name, pretrained, features_only=True).eval().requires_grad_(False)
         cfg = self.net.pretrained_cfg
         self.mean, self.std = (torch.tensor(cfg[k]).view(3, 1, 1) for k in ('mean', 'std'))
     def features(self, x, t):
@@ -112,10 +112,10 @@ class ColourLoss:
         bins = recipe.pixel_loss == 'bins'
         self.pixel = (BinLoss(gen, recipe.rare) if bins
                       else pixel_loss(recipe.pixel_loss, recipe.space, recipe.rare))
-        self.weight, self.perceptual = (recipe.perceptual,
-                                        PerceptualLoss(recipe.space) if recipe.perceptual
-                                        else None)
-        self.gen, self.weight_l1, self.kl, self.latents = gen, recipe.weight_l1, recipe.kl, [m for m in gen.modules() if hasattr(m, 'kl')]
+        self.weight = recipe.perceptual
+        self.perceptual = PerceptualLoss(recipe.space) if self.weight else None
+        self.gen, self.weight_l1, self.kl = gen, recipe.weight_l1, recipe.kl
+        self.latents = [m for m in gen.modules() if hasattr(m, 'kl')]
         self.reduction = 'mean'
     def __call__(self, pred, y, reduction=None):
         d = self.pixel(pred, y, reduction or self.reduction)
@@ -123,17 +123,18 @@ class ColourLoss:
         return d + self.own() if self.gen.training else d
     def own(self):
         "The penalties on large weights and on a latent far from the normal distribution"
-        d = (self.weight_l1 * sum(p.abs().sum() for p in self.gen.parameters()
-                                  if p.requires_grad) if self.weight_l1 else 0.)
+        d = 0.
+        if self.weight_l1:
+            learned = [p for p in self.gen.parameters() if p.requires_grad]
+            d = self.weight_l1 * sum(p.abs().sum() for p in learned)
         for m in self.latents:
             if m.kl is not None: d, m.kl = d + self.kl * m.kl, None
         return d
 
 # %% ../nbs/04_loss.ipynb #312b324d
 def _bce(logits, target):
-    return F.binary_cross_entropy_with_logits(logits.float(),
-                                              torch.full_like(logits, target,
-                                                              dtype=torch.float))
+    answer = torch.full_like(logits, target, dtype=torch.float)
+    return F.binary_cross_entropy_with_logits(logits.float(), answer)
 def _square(logits, target): return ((logits.float() - target) ** 2).mean()
 
 # %% ../nbs/04_loss.ipynb #893168fd

@@ -118,8 +118,8 @@ _with_critic = (
     Recipe('sagan-unet',
            'a student project: VGG19 U-Net with spectral norm and self-attention '
            '(arXiv:1805.08318), hinge loss, RGB',
-           space='rgb', gen='sagan_unet', critic='whole_critic', critic_kw={'spectral': True,
-                                                                            'attention': True},
+           space='rgb', gen='sagan_unet', critic='whole_critic',
+           critic_kw={'spectral': True, 'attention': True},
            adv_loss='hinge', label_smoothing=.1, bs=9,
            gen_lr=1e-4, critic_lr=4e-4, drop_at=2/3, n_critic_late=2, pretrain_epochs=0,
            gan_epochs=270))

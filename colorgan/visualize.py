@@ -95,9 +95,8 @@ def ab_hist(ab, # a and b, real units, shape `(n, 2, h, w)`; or several by name
            ) -> Image.Image:
     "Histogram of colors in the ab plane, counts on a logarithmic scale, with the outline of sRGB"
     sets = ab if isinstance(ab, Mapping) else {'': ab}
-    fig, edges, line = Figure((side * len(sets), side * 1.1),
-                              layout='constrained'), np.linspace(-110, 110,
-                              bins + 1), _gamut_outline()
+    fig = Figure((side * len(sets), side * 1.1), layout='constrained')
+    edges, line = np.linspace(-110, 110, bins + 1), _gamut_outline()
     for i, (name, t) in enumerate(sets.items()):
         a, b = t.detach().as_subclass(torch.Tensor).float().cpu().transpose(0, 1).flatten(1).numpy()
         h = np.histogram2d(b, a, (edges, edges))[0]
@@ -131,8 +130,8 @@ def _series(lines):
             if i: starts.append(offset)
         seen = offset + d.get('photos', d.get('epoch', i) + 1)
         for k, v in d.items():
-            if isinstance(v, (int, float)) and not (stage == 'gan'
-                                                    and k in ('train_loss', 'valid_loss')):
+            other_scale = stage == 'gan' and k in ('train_loss', 'valid_loss')
+            if isinstance(v, (int, float)) and not other_scale:
                 series.setdefault(k, []).append((seen, v))
     return series, starts
 
@@ -145,10 +144,9 @@ def loss_curves(log, # as `read_log` takes it
     (series, starts), fig = _series(lines), Figure(size, layout='constrained')
     shown = {t: [k for k in ks if k in series] for t, ks in curves.items()}
     shown = {t: ks for t, ks in shown.items() if ks}
+    unit = 'photos seen' if lines and 'photos' in lines[0] else 'epochs'
     for i, (title, keys) in enumerate(shown.items()):
-        ax = fig.add_subplot(1, len(shown), i + 1, title=title,
-                             xlabel='photos seen' if lines and 'photos' in lines[0]
-                             else 'epochs')
+        ax = fig.add_subplot(1, len(shown), i + 1, title=title, xlabel=unit)
         for k in keys:
             ax.plot(*zip(*series[k]), label=k.replace('_', ' '),
                     marker='.' if len(series[k]) < 20 else None)

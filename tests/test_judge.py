@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from browser import page as window
 from PIL import Image
 
 from colorgan.cli import main
@@ -75,6 +76,31 @@ def test_only_what_all_have_is_judged(folders, tmp_path, capsys):
     assert judge(folders, f'few={tmp_path/"few"}', f'pale={folders/"pale"}', '--json', tmp_path/'v.json') == 0
     verdict = json.loads((tmp_path/'v.json').read_text())
     assert verdict['n'] == 2 and 'few has no result for 2 of 4 photos' in verdict['notes'][0]
+
+
+@pytest.mark.slow
+def test_the_blind_test_in_a_browser(folders, tmp_path):
+    "Every photo is asked about once; the answers and the table say what was clicked, and nothing is loaded."
+    assert judge(folders, f'pale={folders/"pale"}', f'süß={folders/"truth"}', '--page', tmp_path/'blind.html') == 0
+    asked = []
+    with window(width=1000, height=700) as tab:
+        tab.on('request', lambda r: asked.append(r.url))
+        tab.goto((tmp_path/'blind.html').as_uri())
+        for i in range(4):
+            assert f'Photo {i + 1} of 4' in tab.inner_text('#said')
+            versions = tab.locator('#versions button')
+            assert versions.count() == 3
+            assert all(versions.locator('img').evaluate_all('them => them.map(im => im.decode() && true)'))
+            versions.nth(i % 3).focus()
+            tab.keyboard.press('Enter')
+        rows = [r.split('\t') for r in tab.inner_text('table').splitlines()]
+        answers = json.loads(tab.locator('textarea').input_value())
+        assert not tab.errors
+    assert {stem for stem, _ in answers} == {p.stem for p in (folders/'truth').iterdir()}
+    chosen = [name for _, name in answers]
+    assert {name.strip(): said for name, said in rows} == {
+        name: f'{chosen.count(name)} of 4' for name in ('pale', 'süß', 'the photo itself')}
+    assert all(url.startswith(('file:', 'data:')) for url in asked)
 
 
 def test_an_interval_does_its_job():

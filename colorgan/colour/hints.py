@@ -39,9 +39,8 @@ def read_hint(hint, # `(x, y, colour)`, or the same as a text: 'x,y,#rrggbb'
     if not (0 <= x < w and 0 <= y < h):
         raise ColorganError(f'the hint at {x:g}, {y:g} is outside the photo, which has {w} '
                             f'times {h} pixels')
-    return int(y * rows / h), int(x * columns / w), chroma_of(colour.strip()
-                                                              if isinstance(colour, str)
-                                                              else colour)
+    if isinstance(colour, str): colour = colour.strip()
+    return int(y * rows / h), int(x * columns / w), chroma_of(colour)
 
 # %% ../../nbs/colour/02_hints.ipynb #d57ecd68
 def distance(L: np.ndarray, # lightness, 0…100, `(h, w)`

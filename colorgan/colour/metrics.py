@@ -76,10 +76,11 @@ def ciede2000(lab, # CIE Lab, shape `(n, 3, h, w)`
     L, C, h = (L1 + L2) / 2, (C1 + C2) / 2, _mean_hue(C1 * C2, h1, h2)
     dh = torch.where(C1 * C2 == 0, 0., (h2 - h1 + 180) % 360 - 180)
     dH = 2 * (C1 * C2).sqrt() * torch.deg2rad(dh / 2).sin()
-    C7, T = (_seventh(C),
-             1 - .17 * _cos(h - 30) + .24 * _cos(2 * h) + .32 * _cos(3 * h + 6) - .2 * _cos(4 * h - 63))
-    SL, SC, SH = (1 + .015 * (L - 50) ** 2 / (20 + (L - 50) ** 2).sqrt(), 1 + .045 * C,
-                  1 + .015 * C * T)
+    C7 = _seventh(C)
+    T = 1 - .17 * _cos(h - 30) + .24 * _cos(2 * h) + .32 * _cos(3 * h + 6) - .2 * _cos(4 * h - 63)
+    SL = 1 + .015 * (L - 50) ** 2 / (20 + (L - 50) ** 2).sqrt()
+    SC = 1 + .045 * C
+    SH = 1 + .015 * C * T
     turn = -torch.deg2rad(60 * torch.exp(-((h - 275) / 25) ** 2)).sin() * 2 * (C7 / (C7 + 25**7)).sqrt()
     l, c, q = (L2 - L1) / SL, (C2 - C1) / SC, dH / SH
     return (l * l + c * c + q * q + turn * c * q).clamp(min=0).sqrt()
@@ -136,8 +137,8 @@ class DeviceMean(Metric):
     def reset(self): self.total, self.count = 0., 0
     def accumulate(self, learn):
         n = len(learn.y)
-        self.total, self.count = (self.total + self.func(learn).detach().float().mean() * n,
-                                  self.count + n)
+        self.total += self.func(learn).detach().float().mean() * n
+        self.count += n
     @property
     def value(self): return self.total / self.count if self.count else None
     @property

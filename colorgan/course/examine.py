@@ -119,8 +119,8 @@ class Student:
                 self.unsent.append(reply['unsent'])
                 raise ColorganError('this cannot be judged from outside')
             if 'raised' in reply:
-                kind = (self.kinds.get(reply['raised']) or type(one_line(reply['raised'], 40),
-                                                                (Exception,), {}))
+                kind = self.kinds.get(reply['raised'])
+                if kind is None: kind = type(one_line(reply['raised'], 40), (Exception,), {})
                 raise kind(one_line(reply['text']))
             for mine, theirs in zip(args, unpack(reply['args'])):
                 if theirs is not None and hasattr(mine, 'shape') and mine.shape: mine[...] = theirs

@@ -132,10 +132,8 @@ def write_table(table, path):
     def guarded(v):
         return f"'{v}" if isinstance(v, str) and v.startswith(('=', '+', '-', '@')) else v
     text = io.StringIO()
-    csv.writer(text,
-               lineterminator='\n').writerows([columns,
-                                               *([guarded(r[k]) for k in columns]
-                                                 for r in table)])
+    rows = [[guarded(r[k]) for k in columns] for r in table]
+    csv.writer(text, lineterminator='\n').writerows([columns, *rows])
     write_whole(path, text.getvalue().encode())
 
 def check_table(path):

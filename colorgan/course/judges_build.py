@@ -110,8 +110,8 @@ def _(answer):
     if not same(disc, true_disc): return 'the discriminator should answer 1 to real and 0 to fake'
     if torch.autograd.grad(disc, fake, allow_unused=True, retain_graph=True)[0] is not None:
         return "the discriminator's loss reaches the generator: detach the prediction there"
-    if gen.grad_fn is None or torch.autograd.grad(gen, fake, allow_unused=True,
-                                                  retain_graph=True)[0] is None:
+    reached = gen.grad_fn and torch.autograd.grad(gen, fake, allow_unused=True, retain_graph=True)
+    if not reached or reached[0] is None:
         return "no gradient reaches the generator: its own loss must not be detached"
 
 # %% ../../nbs/course/16_judges_build.ipynb #1467e401

@@ -134,8 +134,8 @@ def _(answer):
     for n in (2, 3, 5, 8) * 3:
         v, p = torch.randn(n, generator=dice) * 40, torch.rand(n, generator=dice) + .05
         p = p / p.sum()
-        costs, got = ((v - v[:, None]).abs() * p).sum(1), number(tried(answer, v.clone(),
-                                                                       p.clone()))
+        costs = ((v - v[:, None]).abs() * p).sum(1)
+        got = number(tried(answer, v.clone(), p.clone()))
         if (p * (v - got).abs()).sum() <= costs.min() * 1.0001 + 1e-4: continue
         if abs(got - (p * v).sum()) < 1e-3: return 'that is the mean, which minimizes the squared error'
         if got == v[p.argmax()]:

@@ -24,8 +24,8 @@ def wilson(k, # so many times it happened
         raise ColorganError(f'{k} of {n} is no rate: give how often it happened, and of how '
                             'many')
     z = NormalDist().inv_cdf((1 + share) / 2)
-    middle, half = (k + z * z / 2) / (n + z * z), z / (n + z * z) * math.sqrt(k * (n - k) / n
-        + z * z / 4)
+    middle = (k + z * z / 2) / (n + z * z)
+    half = z / (n + z * z) * math.sqrt(k * (n - k) / n + z * z / 4)
     return max(0., middle - half), min(1., middle + half)
 
 # %% ../../nbs/course/15_quiz.ipynb #2c52a91b
@@ -37,9 +37,8 @@ def answers_needed(p, q, # two fooling rates, shares
     if p == q or not (0 <= p <= 1 and 0 <= q <= 1):
         raise ColorganError(f'{p} and {q} cannot be told apart: give two different rates from '
                             '0 to 1')
-    z = NormalDist().inv_cdf
-    return math.ceil((z((1 + share) / 2) + z(power)) ** 2 * (p * (1 - p)
-                                                             + q * (1 - q)) / (p - q) ** 2)
+    z, variance = NormalDist().inv_cdf, p * (1 - p) + q * (1 - q)
+    return math.ceil((z((1 + share) / 2) + z(power)) ** 2 * variance / (p - q) ** 2)
 
 # %% ../../nbs/course/15_quiz.ipynb #3c679dfd
 def fooling_rate(answers, # dicts, as `Quiz.answers` holds them

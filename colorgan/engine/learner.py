@@ -201,8 +201,8 @@ class Sizes(LinkedCallback):
     def __init__(self, sizes, # sides in pixels
                  growing=False, # one after the other instead of at random
                  clock=None): # the learner's `Clock`, for `growing`
-        self.sizes, self.growing, self.clock = (sorted(sizes) if growing else list(sizes),
-                                                growing, clock)
+        self.sizes = sorted(sizes) if growing else list(sizes)
+        self.growing, self.clock = growing, clock
         self.needs = [clock] if growing else []
     def side(self):
         "The side of this step's photos"

@@ -59,9 +59,9 @@ def recipe_table() -> str:
     known, wide = costs(), max(map(len, recipes))
     lines = [f"{'recipe':<{wide}}  parameters  GFLOP at size  space  stages  source"]
     for r in recipes.values():
-        c, stages = (known[r.name],
-                     'both' if r.pretrain_epochs and r.gan_epochs else 'first'
-                     if r.pretrain_epochs else 'second')
+        c = known[r.name]
+        if r.pretrain_epochs and r.gan_epochs: stages = 'both'
+        else: stages = 'first' if r.pretrain_epochs else 'second'
         lines.append(f"{r.name:<{wide}}  {c['parameters'] / 1e6:8.1f} M  {c['gflop']:6.1f} at "
                      f"{r.size:<4}  {r.space:<5}  {stages:<6}  {r.source}")
     return '\n'.join(lines)

@@ -32,7 +32,9 @@ def _by_stem(data):
     found = {}
     for r in photo_files(data):
         stem = Path(photo_name(getattr(r, 'inner', r))).stem
-        if stem in found: raise ColorganError(f'{photo_name(data)} has two photos that are called {stem}: pairs are found by these names, so rename one')
+        if stem in found:
+            raise ColorganError(f'{photo_name(data)} has two photos that are called {stem}: pairs '
+                                'are found by these names, so rename one')
         found[stem] = r
     return found
 
@@ -44,13 +46,16 @@ def pairs(truth, # folder or zip of the true photos
     found = {name: _by_stem(d) for name, d in {'truth': truth, **results}.items()}
     for name in results:
         if not found[name].keys() & found['truth'].keys():
-            raise ColorganError(f'{name} has no result for any of the true photos: their names have to be the same, but for the ending')
+            raise ColorganError(f'{name} has no result for any of the true photos: their names '
+                                'have to be the same, but for the ending')
     stems = sorted(set.intersection(*(set(f) for f in found.values())))
     if not stems: raise ColorganError('there is no photo for which all of them have a result')
     notes = []
     for name in results:
-        missing = len(found['truth'].keys() - found[name].keys())
-        if missing: notes.append(f"{name} has no result for {missing} of {len(found['truth'])} photos: judged are the {len(stems)} that all have")
+        missing, n = len(found['truth'].keys() - found[name].keys()), len(found['truth'])
+        if missing:
+            notes.append(f'{name} has no result for {missing} of {n} photos: judged are the '
+                         f'{len(stems)} that all have')
     return stems, found, notes
 
 # %% ../../nbs/judge/03_folders.ipynb #88c24da5
@@ -59,7 +64,8 @@ def _result(ref, size): # of the true photo
     im = open_photo(ref)
     if im.size == size: return im, False
     if abs(im.width / im.height / (size[0] / size[1]) - 1) > .05:
-        raise ColorganError(f'{photo_name(ref)} is {im.width} × {im.height} and its photo {size[0]} × {size[1]}: it shows another part, or it was squeezed')
+        raise ColorganError(f'{photo_name(ref)} is {im.width} × {im.height} and its photo '
+                            f'{size[0]} × {size[1]}: it shows another part, or it was squeezed')
     return im.resize(size, Image.BICUBIC), True
 
 def _at(im, size, square):
@@ -68,7 +74,8 @@ def _at(im, size, square):
 
 def protocol_name(size, square, n, digest):
     "All that has to be the same for two figures to be compared"
-    at = 'each at its own size' if size is None else f'short side {size}' if square is None else f'{size} × {size} ({square})'
+    if size is None: at = 'each at its own size'
+    else: at = f'short side {size}' if square is None else f'{size} × {size} ({square})'
     return f'colorgan-judge-1: {at}, results as they are, {n} photos {digest}'
 
 def _scaled(im, factor):
@@ -124,7 +131,9 @@ def judge_folders(truth, # folder or zip of the true photos
                  ) -> dict: # `protocol`, `n`, `rows`, `notes`
     "Anybody's results against the truth. Raises `ColorganError` if they do not belong together."
     for name in results:
-        if name in ('truth', 'grey'): raise ColorganError(f'results cannot be called {name!r}: that is what they are compared with')
+        if name in ('truth', 'grey'):
+            raise ColorganError(f'results cannot be called {name!r}: that is what they are '
+                                'compared with')
     asked = find_protocol(protocol)
     how = {k: asked.get(k, default) for k, default in (('size', size), ('square', None))}
     if how['size'] is not None: how['size'] = check_number('size', how['size'], 16, 8192, int)
@@ -132,8 +141,11 @@ def judge_folders(truth, # folder or zip of the true photos
     stems, found, notes = pairs(truth, results)
     tables, resized, off, digest = _scored(stems, found, results, how, device, judges)
     for name in results:
-        if resized[name]: notes.append(f'{name}: {resized[name]} results had another size than their photo, and were resized')
-        if np.mean(off[name]) > 1: notes.append(f'{name} changes the lightness, by {np.mean(off[name]):.1f} on average (0 to 100)')
+        if resized[name]:
+            notes.append(f'{name}: {resized[name]} results had another size than their photo, and '
+                         'were resized')
+        if (mean := np.mean(off[name])) > 1:
+            notes.append(f'{name} changes the lightness, by {mean:.1f} on average (0 to 100)')
     out = dict(protocol=protocol_name(how['size'], how['square'], len(stems), digest), n=len(stems),
                rows=_rows(tables, results), notes=notes)
     shown = stems[::-(-len(stems) // 12)]
@@ -142,6 +154,11 @@ def judge_folders(truth, # folder or zip of the true photos
         save_photo(frontier_picture({r['name']: r['frontier'] for r in out['rows']}), frontier_to)
     if page: write_whole(page, blind_page(shown, found, results, how).encode())
     return out
+
+def _lightness_apart(a, b): # PIL images of the same size
+    "Mean distance of L, 0 to 100"
+    one, other = (rgb_to_lab(rgb_tensor([im]))[:, 0] for im in (a, b))
+    return float((one - other).abs().mean())
 
 def _scored(stems, found, results, how, device, judges):
     "`(tables, results resized, how far lightness is off, a digest of the photos)`"
@@ -157,10 +174,11 @@ def _scored(stems, found, results, how, device, judges):
             got = [_result(found[name][s], im.size) for s, im in zip(stems[i:i + 16], full)]
             resized[name] += sum(changed for _, changed in got)
             ims = [_at(im, **how) for im, _ in got]
-            off[name] += [float((rgb_to_lab(rgb_tensor([a])) - rgb_to_lab(rgb_tensor([b])))[:, 0].abs().mean())
-                          for a, b in zip(ims, truths)]
+            off[name] += map(_lightness_apart, ims, truths)
             tables.add(name, ims, truths)
-            for f in more: tables.add((name, f), [_scaled(im, f) for im in ims], truths, frontier_scores)
+            for f in more:
+                scaled = [_scaled(im, f) for im in ims]
+                tables.add((name, f), scaled, truths, frontier_scores)
         tables.add('grey', None, truths)
         tables.add('truth', truths, truths)
     return tables.close(), resized, off, digest.hexdigest()[:8]
@@ -168,7 +186,8 @@ def _scored(stems, found, results, how, device, judges):
 def _rows(tables, results):
     "What is known of each name, the best in CIEDE2000 first"
     distances = {n: _distances(tables, n) for n in results}
-    verdicts = {m: compared(distances, 1 if better.get(m) == 1 else -1, m) for m in next(iter(distances.values()))}
+    metrics = next(iter(distances.values()))
+    verdicts = {m: compared(distances, 1 if better.get(m) == 1 else -1, m) for m in metrics}
     rows = []
     for n in results:
         r = dict(name=n, **summary(tables, n), frontier=frontier(tables, n),
@@ -193,45 +212,111 @@ def verdict_table(verdict: dict, # of `judge_folders`
     "The table of a verdict, with its protocol on top"
     shown = dict(de2000='CIEDE2000', ab='ab', psnr='PSNR', hue='hue', frechet='Fréchet (Lite0)')
     shown = {m: t for m, t in shown.items() if m in verdict['rows'][0]}
-    lines = [['results', *shown.values(), 'colourfulness', 'mean rank', "CIEDE2000 / grey's at .9 of the truth's colourfulness"]]
+    lines = [['results', *shown.values(), 'colourfulness', 'mean rank',
+              "CIEDE2000 / grey's at .9 of the truth's colourfulness"]]
+    def cell(r, m):
+        if m not in r: return ''
+        rank = f" ({r['ranks'][m]['rank']}.)" if m in r['ranks'] else ''
+        return f'{r[m]:.2f}{rank}'
     for r in verdict['rows']:
-        cells = [f"{r[m]:.2f} ({r['ranks'][m]['rank']}.)" if m in r['ranks'] else f'{r[m]:.2f}' if m in r else '' for m in shown]
-        lines.append([r['name'], *cells, f"{r['cf']:.1f}", f"{r['mean_rank']:.1f}",
+        lines.append([r['name'], *(cell(r, m) for m in shown), f"{r['cf']:.1f}",
+                      f"{r['mean_rank']:.1f}",
                       f"{at_colourfulness(r['frontier'], .9, 'de2000'):.3f}"])
     first = verdict['rows'][0]
-    lines.append(['grey', *(f"{first[f'{m}_grey']:.2f}" if f'{m}_grey' in first else '' for m in shown), '0.0', '', '1.000'])
-    return f"Protocol: {verdict['protocol']}\n\n{ruled(lines)}" + ''.join(f'- {n}\n' for n in verdict['notes'])
+    grey = [f"{first[k]:.2f}" if (k := f'{m}_grey') in first else '' for m in shown]
+    lines.append(['grey', *grey, '0.0', '', '1.000'])
+    notes = ''.join(f'- {n}\n' for n in verdict['notes'])
+    return f"Protocol: {verdict['protocol']}\n\n{ruled(lines)}{notes}"
 
 def merged(verdict, # of `judge_folders`
            path, # the JSON file of an earlier one
           ) -> dict:
     "An earlier verdict's rows in the same table. Raises `ColorganError` if it was made under another protocol."
     try: old = json.loads(Path(path).read_text(encoding='utf-8'))
-    except (OSError, ValueError) as e: raise ColorganError(f'{path} cannot be read as a verdict: {e}') from e
-    if not isinstance(old, dict) or old.get('protocol') != verdict['protocol']:
-        raise ColorganError(f"{path} was made under another protocol ({old.get('protocol') if isinstance(old, dict) else 'none'}), not {verdict['protocol']}: two protocols do not go into one table")
+    except (OSError, ValueError) as e:
+        raise ColorganError(f'{path} cannot be read as a verdict: {e}') from e
+    protocol = old.get('protocol') if isinstance(old, dict) else 'none'
+    if protocol != verdict['protocol']:
+        raise ColorganError(f"{path} was made under another protocol ({protocol}), not "
+                            f"{verdict['protocol']}: two protocols do not go into one table")
     names = {r['name'] for r in verdict['rows']}
     rows = verdict['rows'] + [r for r in old['rows'] if r['name'] not in names]
     return verdict | dict(rows=sorted(rows, key=lambda r: r['de2000']))
 
 # %% ../../nbs/judge/03_folders.ipynb #8e394d3f
-_page = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<title>Which colours would you believe?</title><style>
-body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;background:#fafafa;color:#222}
-#p{display:flex;flex-wrap:wrap;gap:.6rem}button{font:inherit;border:2px solid #ccc;background:#fff;border-radius:.4rem;padding:.3rem;cursor:pointer}
-button:hover,button:focus-visible{border-color:#06c}img{display:block;max-height:40vh;max-width:44vw}td,th{padding:.2rem .8rem;text-align:left}</style>
-<h1>Which colours would you believe?</h1><p id="t" role="status" aria-live="polite"></p><div id="p"></div>
-<script>const D=JSON.parse(decodeURIComponent(escape(atob("DATA"))));let k=0,count={},shown={},log=[];
-const order=D.photos.map((_,i)=>i).sort(()=>Math.random()-.5);
-function next(){const p=document.getElementById('p'),t=document.getElementById('t');p.replaceChildren();
-if(k==order.length){t.textContent='Thank you. How often each was chosen:';const b=document.createElement('table');
-for(const n of D.names.slice().sort((a,b)=>(count[b]||0)-(count[a]||0))){const r=b.insertRow();r.insertCell().textContent=n;r.insertCell().textContent=(count[n]||0)+' of '+order.length}
-const a=document.createElement('textarea');a.readOnly=true;a.rows=3;a.cols=60;a.value=JSON.stringify(log);a.setAttribute('aria-label','your answers, to be sent back');p.append(b,a);return}
-const q=D.photos[order[k]];t.textContent='Photo '+(k+1)+' of '+order.length+'. Choose the one whose colours look most like a photo.';
-for(const i of D.names.map((_,i)=>i).sort(()=>Math.random()-.5)){const b=document.createElement('button'),m=new Image();m.src=q.images[i];m.alt='a version of photo '+(k+1);b.append(m);
-b.onclick=()=>{count[D.names[i]]=(count[D.names[i]]||0)+1;log.push([q.stem,D.names[i]]);k++;next()};p.append(b)}}
-next()</script></html>"""
+_page = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<title>Which colors would you believe?</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem;
+       background: #fafafa; color: #222 }
+#versions { display: flex; flex-wrap: wrap; gap: .6rem }
+button { font: inherit; border: 2px solid #ccc; background: #fff; border-radius: .4rem;
+         padding: .3rem; cursor: pointer }
+button:hover, button:focus-visible { border-color: #06c }
+img { display: block; max-height: 40vh; max-width: 44vw }
+td { padding: .2rem .8rem; text-align: left }
+</style>
+<h1>Which colors would you believe?</h1>
+<p id="said" role="status" aria-live="polite"></p>
+<div id="versions"></div>
+<script>
+const test = JSON.parse(new TextDecoder().decode(
+  Uint8Array.from(atob("DATA"), c => c.charCodeAt(0))));
+const said = document.getElementById('said'), versions = document.getElementById('versions');
+const answers = [], count = Object.fromEntries(test.names.map(name => [name, 0]));
+
+function shuffled(list) {
+  const order = list.map((_, i) => i);
+  for (let i = order.length - 1; i > 0; i--) {
+    const j = Math.floor(Math.random() * (i + 1));
+    [order[i], order[j]] = [order[j], order[i]];
+  }
+  return order;
+}
+const order = shuffled(test.photos);
+
+function ask() {
+  if (answers.length == order.length) return thank();
+  const photo = test.photos[order[answers.length]], number = answers.length + 1;
+  said.textContent = `Photo ${number} of ${order.length}. `
+    + 'Choose the one whose colors look most like a photo.';
+  versions.replaceChildren(...shuffled(test.names).map(i => {
+    const button = document.createElement('button'), image = new Image();
+    image.src = photo.images[i];
+    image.alt = `a version of photo ${number}`;
+    button.append(image);
+    button.onclick = () => {
+      count[test.names[i]]++;
+      answers.push([photo.stem, test.names[i]]);
+      ask();
+    };
+    return button;
+  }));
+}
+
+function thank() {
+  said.textContent = 'Thank you. How often each was chosen:';
+  const table = document.createElement('table'), kept = document.createElement('textarea');
+  for (const name of test.names.toSorted((a, b) => count[b] - count[a])) {
+    const row = table.insertRow();
+    row.insertCell().textContent = name;
+    row.insertCell().textContent = `${count[name]} of ${order.length}`;
+  }
+  kept.readOnly = true;
+  kept.rows = 3;
+  kept.cols = 60;
+  kept.value = JSON.stringify(answers);
+  kept.setAttribute('aria-label', 'your answers, to be sent back');
+  versions.replaceChildren(table, kept);
+}
+ask();
+</script>
+</html>"""
 
 def blind_page(stems, found, results, how) -> str: # as in `judge_folders`
     "A blind test as one page of HTML"

@@ -41,8 +41,8 @@ def save_model(folder, # the model folder; made if missing
               ) -> Path: # the folder
     "Write `model.safetensors` and `model.json`; raises `ColorganError` if the folder cannot be written"
     from safetensors.torch import save
-    folder, info = make_folder(folder), dict(recipe=dataclasses.asdict(recipe), **meta,
-                                             versions=versions())
+    folder = make_folder(folder)
+    info = dict(recipe=dataclasses.asdict(recipe), **meta, versions=versions())
     text = json.dumps(info, indent=1) + '\n'
     write_whole(folder/'model.safetensors', save(tensors_of(gen, fp16), metadata={'format': 'pt'}))
     write_whole(folder/'model.json', text.encode())

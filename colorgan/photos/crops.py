@@ -88,8 +88,7 @@ def resample_bytes(windows, # uint8 of shape `(s, s, 3)`
                    size, # side of the result
                   ): # uint8 of shape `(3, size, size)`
     "One photo's crop, resized and where asked mirrored, without leaving bytes"
-    x, y, w, h = (int(v) for v in np.concatenate([np.round(box[:2]),
-                                                  np.maximum(np.round(box[2:]), 1)]))
+    (x, y), (w, h) = np.round(box[:2]).astype(int), np.maximum(np.round(box[2:]), 1).astype(int)
     rgb = windows[y:y + h, x:x + w].permute(2, 0, 1)
     if rgb.shape[1:] != (size, size):
         rgb = F.interpolate(rgb[None], (size, size), mode='bilinear', antialias=True)[0]
@@ -108,13 +107,11 @@ def _tables(n=65535):
 @lru_cache(maxsize=4)
 def _from_roots(space=None):
     "Matrix and offset from the roots of XYZ to Lab, or to the `y` of a space that is linear in Lab"
-    matrix, offset = np.array([[0, 116, 0], [500, -500, 0],
-                               [0, 200, -200.]]), np.array([[-16], [0], [0.]])
+    matrix = np.array([[0, 116, 0], [500, -500, 0], [0, 200, -200.]])
+    offset = np.array([[-16], [0], [0.]])
     if space is not None:
-        y = space.encode(None,
-                         torch.cat([torch.zeros(3, 1), torch.eye(3)],
-                                   1).T.reshape(4, 3, 1, 1))[1].plain().double().numpy()[...,
-                                   0, 0]
+        lab = torch.cat([torch.zeros(3, 1), torch.eye(3)], 1).T.reshape(4, 3, 1, 1)
+        y = space.encode(None, lab)[1].plain().double().numpy()[..., 0, 0]
         scale = (y[1:] - y[0]).T
         matrix, offset = scale @ matrix, scale @ offset + y[0][:, None]
     return matrix.astype(np.float32), offset.astype(np.float32)

@@ -124,8 +124,8 @@ def _from_array(a):
     if a.ndim != 3 or a.shape[2] not in (1, 2, 3, 4) or not a.size:
         raise ColorganError('expected an array of shape (rows, columns) or (rows, columns, 1 '
                             f'to 4), got {a.shape}')
-    return Image.fromarray(np.ascontiguousarray(_to_bytes(a).squeeze(2) if a.shape[2] == 1
-                                                else _to_bytes(a)))
+    a = _to_bytes(a)
+    return Image.fromarray(np.ascontiguousarray(a.squeeze(2) if a.shape[2] == 1 else a))
 
 # %% ../../nbs/photos/00_files.ipynb #885b914e
 def to_srgb(im: Image.Image, # of mode 'L', 'RGB', 'CMYK' or 'LAB'
@@ -150,8 +150,8 @@ def _parts(im, src):
     alpha = None
     if im.mode in ('RGBA', 'LA', 'PA', 'La', 'RGBa') or 'transparency' in im.info:
         rgba, icc = im.convert('RGBA'), im.info.get('icc_profile')
-        alpha, im = rgba.getchannel('A'), im.convert('L' if im.mode in ('LA', 'La', 'L', '1')
-                                                     else 'RGB')
+        alpha = rgba.getchannel('A')
+        im = im.convert('L' if im.mode in ('LA', 'La', 'L', '1') else 'RGB')
         if alpha.getextrema() == (255, 255): alpha = None
         if icc: im.info['icc_profile'] = icc
     im = to_srgb(im)

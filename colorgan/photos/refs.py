@@ -130,8 +130,9 @@ class CacheFile:
     """An open photo cache: `rows` has a row for each photo, with `w`, `h`, `start` in `data`,
     the flat uint8 RGB bytes, and what was measured"""
     def __init__(self, path):
-        self.path, damaged = str(path), DamagedCache(f'the photo cache {photo_name(path)} is '
-                                                     'damaged: delete it and make it again')
+        self.path = str(path)
+        damaged = DamagedCache(f'the photo cache {photo_name(path)} is damaged: delete it and '
+                               'make it again')
         try:
             self.data = np.memmap(path, np.uint8, 'c')
             head = bytes(self.data[:HEAD]).removeprefix(MAGIC)

@@ -127,8 +127,8 @@ class _Judged:
 class Screening(_Judged):
     "What was found out about photos: `refs`, their `rows` of measures, and `why` each is left out, or ''"
     def __str__(self):
-        c, (w, h) = self.counts(), (self.rows[k][self.rows['full_w'] > 0]
-                                    for k in ('full_w', 'full_h'))
+        c, known = self.counts(), self.rows['full_w'] > 0
+        w, h = (self.rows[k][known] for k in ('full_w', 'full_h'))
         left = ', '.join(f'{n:,} {why}' for why, n in c['left_out'].items())
         size = (f"; short side {min(s := np.minimum(w, h))} to {max(s)}, half of them up to "
                 f"{np.median(s):.0f} pixels" if len(w) else '')

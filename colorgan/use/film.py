@@ -626,8 +626,8 @@ def _packets(pieces, film, stream):
                 p.pts, p.is_keyframe, p.stream, p.time_base = pts, key, stream, film.time_base
                 p.dts = shown[i - delay] if i >= delay else shown[0] - (delay - i) * step
                 after = place[pts] + 1
-                p.duration = lengths.get(pts) or (shown[after] - pts if after < len(shown)
-                                                  else step)
+                until_next = shown[after] - pts if after < len(shown) else step
+                p.duration = lengths.get(pts) or until_next
                 i += 1
                 yield p
 
@@ -944,8 +944,8 @@ def colorize_film(src, # a film: path
     Raises `ColorganError` if it cannot be read or written; what is done then stays in `OUT.parts`."""
     if av is None: raise ColorganError("films need PyAV and OpenCV: pip install 'colorgan[film]'")
     src, out = Path(src), Path(out)
-    saturation, keep = check_number('saturation', saturation, 0, 10), check_number('steady', steady,
-            0, .99)
+    saturation = check_number('saturation', saturation, 0, 10)
+    keep = check_number('steady', steady, 0, .99)
     film = _examined(src)
     if out.exists() and os.path.samefile(src, out):
         raise ColorganError(f'{label(out)} is the film to be read, and would be written over: '
@@ -995,8 +995,8 @@ def _made(film, out, codec, colorizer, saturation, keep, settings, resume, overw
                                      meter)
         finally: meter.close()
         tails = [_piece(p) for p in parts.pieces()]
-        report.frames, report.shots = sum(len(t['lengths']) for t in tails), sum(t['cuts']
-                for t in tails)
+        report.frames = sum(len(t['lengths']) for t in tails)
+        report.shots = sum(t['cuts'] for t in tails)
         report.rate = meter.rate()
         _put_together(film, codec, format, parts)
         for d in damage: warnings.warn(d, ColorganWarning, 3)
@@ -1018,8 +1018,8 @@ def _shot_at(film, seconds, window, n):
         out = f.reformat(film.width, film.height, film.pixels)
         out.pts, out.duration, out.time_base = f.pts, f.duration, f.time_base
         return out
-    past = (f for f in reader if (f.pts - (reader.stream.start_time
-                                           or 0)) * film.time_base >= seconds)
+    start = reader.stream.start_time or 0
+    past = (f for f in reader if (f.pts - start) * film.time_base >= seconds)
     for f in islice(past, 3 * n):
         f = small(f)
         s = window.sight.small(f)
@@ -1043,8 +1043,8 @@ def _preview(film, out, codec, colorizer, saturation, keep, progress):
     both = replace(small, width=2 * (h if film.turn % 2 else w), height=w if film.turn % 2 else h,
                    turn=0, display=b'', field='')
     paint, meter = _Painter(small, 'yuv420p', saturation), _Meter(3 * n, 0, progress)
-    codec = replace(codec, pixels='yuv420p', options=tuple(o for o in codec.options
-                                                           if o[0] != 'x264-params'))
+    options = tuple(o for o in codec.options if o[0] != 'x264-params')
+    codec = replace(codec, pixels='yuv420p', options=options)
     part, at = out.with_name(f'.{out.name}.part'), 0
     make_folder(out.parent)
     try:
