@@ -514,7 +514,8 @@ def _export(a):
     from colorgan.use.onnx import export_onnx
     from colorgan.core import write_whole
     from colorgan.nets.weights import find_weights
-    card, about = find_weights(a.weights)/'README.md', Path(a.onnx).with_suffix('.md')
+    card = find_weights(a.weights)/'README.md'
+    about = Path(a.onnx).with_suffix('.md')
     _free(a, a.onnx, about if card.is_file() else None)
     info = export_onnx(a.weights, a.onnx, a.size, a.chroma_only, a.half)
     print(f"{a.onnx}: {info['graph']} graph of {info['recipe']}, checked: within "

@@ -202,7 +202,8 @@ def _append(response, url, f, have, known, patience):
     """Writes what the server sends to the file `f`, from `have` on, or from the start if the server sends all.
     Raises `OSError` if less comes than the server said, or if nobody can tell (unless the
     checksum is `known`), or too slowly."""
-    start, length = have if response.status == 206 else 0, response.headers.get('Content-Length')
+    start = have if response.status == 206 else 0
+    length = response.headers.get('Content-Length')
     total = start + int(length) if length else None
     if total is None and not (getattr(response, 'chunked', False) or known):
         raise ConnectionError('the server does not say how long the file is')

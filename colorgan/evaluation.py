@@ -274,7 +274,8 @@ def evaluate(weights, # as `Colorizer` takes them; or a list of such, of which t
     Raises `ColorganError` if there is nothing to evaluate."""
     how = dict(size=size, square=None, work=work, items=None) | find_protocol(protocol)
     if how['size'] is not None: how['size'] = check_number('size', how['size'], 1, 8192, int)
-    device, refs = default_device(device), photo_files(data)[:items or how['items']]
+    device = default_device(device)
+    refs = photo_files(data)[:items or how['items']]
     weights = weights if isinstance(weights, (list, tuple)) else [weights]
     colorizers = {i: Colorizer(w, how['work'], device) for i, w in enumerate(weights)}
     factors = chroma_factors if frontier else ()
@@ -327,7 +328,8 @@ def by_folder(tables, # `Tables`
              ) -> dict: # folder: `n`; `ab`, `de2000`, divided by grey's; `cf`, divided by the truth's
     "The scores of each folder, the worst `ab` first"
     own, grey, truth = (tables.scores[k] for k in (name, 'grey', 'truth'))
-    where, out = np.array([Path(photo_name(r)).parent.name for r in refs]), {}
+    where = np.array([Path(photo_name(r)).parent.name for r in refs])
+    out = {}
     for folder in np.unique(where):
         i = where == folder
         shares = {k: float(own[k][i].mean() / b[k][i].mean())

@@ -138,7 +138,8 @@ class Run:
         truth = self.dls.space.decode(self.x, self.y).cpu()
         after = {k: c.float() / 255 for k, c in self.columns.items()}
         columns = {'grey': self.x.rgb().cpu(), **after, 'truth': truth}
-        sheet, path = show_sheet(list(zip(*columns.values())), list(columns)), self.folder.path
+        sheet = show_sheet(list(zip(*columns.values())), list(columns))
+        path = self.folder.path
         self.folder.put(path/'sheet.png', lambda: save_image(sheet, path/'sheet.png'))
         if self.folder.log_text():
             self.folder.put(path/'curves.png',
@@ -180,7 +181,8 @@ def fit_stage(run, # the `Run`
     device, recipe, clock = run.dls.device, run.recipe, Clock(minutes)
     learn = dict(pretrain=pretrain_learner,
                  gan=gan_learner)[stage](run.dls, recipe, gen, clock=clock)
-    ema, average = callback_of(learn, EMA), DistributedAverage() if world_size() > 1 else None
+    ema = callback_of(learn, EMA)
+    average = DistributedAverage() if world_size() > 1 else None
     stop, finite = Interruptible(), Finite(run.folder.path, 16 if device.type == 'cuda' else 1)
     checkpoint = CheckpointCallback(run.checkpoints, number, clock, stop, run.minutes,
                                     run.state, run.extra_state,

@@ -197,7 +197,8 @@ def film(run, # folder of a run, with pictures in `sheets/`
                    key=lambda f: (order.get(f.stem.rpartition('-')[0], 2), f.stem))
     if not files:
         raise ColorganError(f'{run} has no pictures of its training: give the folder of a run')
-    frames, path = [Image.open(f).convert('RGB') for f in files], Path(path)
+    frames = [Image.open(f).convert('RGB') for f in files]
+    path = Path(path)
     part = path.with_name(f'.{path.name}.part')
     ms = [round(seconds * 1000)] * len(frames)
     frames[0].save(part, path.suffix[1:].upper(), save_all=True, append_images=frames[1:],
@@ -252,7 +253,8 @@ def _places(down, up):
     for side, maps in ((-1, down[::-1]), (1, up)):
         ends = {}
         for name, shape in maps:
-            row, w = heights.index(shape[1]), 1.05 + .05 * np.log2(shape[0] + 1)
+            row = heights.index(shape[1])
+            w = 1.05 + .05 * np.log2(shape[0] + 1)
             start = ends.get(row, middle + .45 * (len(heights) - 1 - row))
             ends[row] = start + w + .3
             boxes[name] = (min(side * start, side * (start + w)), -.8 * row, w, shape)

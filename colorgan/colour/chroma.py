@@ -53,7 +53,8 @@ def lookup(table, i, out=None):
 def luminance(photo: Image.Image, # mode 'RGB' or 'L'
              ) -> np.ndarray:     # uint16 `(h, w)`, 0 is black and 65,535 white
     "The luminance Y of a photo; a grey photo and the RGB photo of the same greys have the same one"
-    tables, planes = luminance_tables(), [np.asarray(p) for p in photo.split()]
+    tables = luminance_tables()
+    planes = [np.asarray(p) for p in photo.split()]
     if len(planes) == 1: tables = [sum(tables)]
     y = np.empty(planes[0].shape, np.uint16)
     def strip(s):

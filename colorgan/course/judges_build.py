@@ -98,7 +98,8 @@ def _(answer):
         return 'a loss is one number: take the mean'
     bce = nn.functional.softplus
     on_real, on_fake = critic(real).detach(), critic(fake).detach()
-    true_gen, true_disc = bce(-on_fake).mean(), (bce(-on_real).mean() + bce(on_fake).mean()) / 2
+    true_gen = bce(-on_fake).mean()
+    true_disc = (bce(-on_real).mean() + bce(on_fake).mean()) / 2
     same = lambda a, b: abs(a.item() - b.item()) < 1e-4
     if same(gen, true_disc) and same(disc, true_gen): return "the generator's loss comes first"
     if same(gen, -bce(on_fake).mean()) or same(gen, bce(on_fake).mean()):

@@ -238,7 +238,8 @@ def _(answer):
     "a function (features, keys, colors) that returns colors by attention over tokens, (p, 2)"
     for d in (4, 16, 64):
         f, k, c = torch.randn(10, d), torch.randn(5, d), torch.randn(5, 2)
-        out, agree = tried(answer, f, k, c, like=c.new_zeros(10, 2)).float(), f @ k.T
+        out = tried(answer, f, k, c, like=c.new_zeros(10, 2)).float()
+        agree = f @ k.T
         same = lambda weights, out=out, c=c: torch.allclose(out, weights @ c, atol=1e-4)
         if same((agree / d ** .5).softmax(1)): continue
         if same(agree.softmax(1)) or same((agree / 4).softmax(1)):

@@ -63,7 +63,8 @@ class Interruptible(Callback):
     begun, cut = 0, False # batches of the epoch that were done before a resume; whether the stage was ended early
     def _on_signal(self, number, frame):
         self._put_back()
-        self.requested, self.by = True, 'Ctrl-C' if number == signal.SIGINT else 'SIGTERM'
+        self.requested = True
+        self.by = 'Ctrl-C' if number == signal.SIGINT else 'SIGTERM'
     def _put_back(self):
         for number, handler in self.before.items(): signal.signal(number, handler)
         self.before = {}
@@ -85,7 +86,8 @@ class Interruptible(Callback):
 # %% ../../nbs/engine/01_callbacks.ipynb #bc97ccf0
 class ColourMetrics(LinkedCallback):
     "Watch ab distance, PSNR and colorfulness of some validation photos; `history` has a dict for each look"
-    order, keys = order_of('ColourMetrics'), ('ab', 'psnr', 'cf', 'cf_truth')
+    order = order_of('ColourMetrics')
+    keys = ('ab', 'psnr', 'cf', 'cf_truth')
     def __init__(self, n=64, # how many of the validation photos, the first ones
                  every=None, # look every so many training batches as well
                  batch=None, # or your own `(x, y)`, network range, on the device
@@ -189,7 +191,8 @@ class RunLog(LinkedCallback):
                            photos_per_s=round(photos / spent, 1) if spent else None)
     def save_best(self):
         tensors = {k: t.detach().cpu().contiguous() for k, t in self.gen.state_dict().items()}
-        best, content = self.folder.checkpoints/'best.safetensors', safetensors(tensors)
+        best = self.folder.checkpoints/'best.safetensors'
+        content = safetensors(tensors)
         self.folder.put(best, lambda: write_whole(best, content))
     def draw(self):
         "Predict the photos of the sheet"

@@ -189,7 +189,8 @@ class CheckpointCallback(LinkedCallback):
         self.state, self.extra, self.sound = state, extra, sound
         self.clock, self.stop, self.ema, self.average = clock, stop, ema, average
         self.needs = [cb for cb in (clock, stop, ema, average) if cb]
-        self.last, self.first = time.monotonic(), (state['epoch'], state['batch']) if state else (0, 0)
+        self.last = time.monotonic()
+        self.first = (state['epoch'], state['batch']) if state else (0, 0)
     def due(self):
         return (not rank()
                 and (self.stop.stopped or time.monotonic() - self.last >= self.minutes * 60)

@@ -184,7 +184,8 @@ class QuietProgress(LinkedCallback, ProgressCallback):
         if now - self.shown < .5 and self.iter + 1 < self.n_iter: return
         self.shown = now
         if self.training:
-            rate, loss = self.seen / (now - self.began), float(self.recorder.smooth_loss.value)
+            rate = self.seen / (now - self.began)
+            loss = float(self.recorder.smooth_loss.value)
             self.pbar.comment = f'{rate:.0f} photos/s, loss {loss:.4f}{self.left()}'
         self.pbar.update(self.iter + 1)
 

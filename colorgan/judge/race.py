@@ -133,7 +133,8 @@ def compare_recipes(data, # photos, as `get_dls` takes them
                    ) -> list: # what came of each recipe, best first
     """Train recipes on the same photos within the same budget, judge them alike, and write
     `table.csv`, `table.md` and `sheet.png`. What is there already is not done again."""
-    out, minutes = Path(out), None if photos else 5. if minutes is None else minutes
+    out = Path(out)
+    minutes = None if photos else 5. if minutes is None else minutes
     if (minutes or photos) <= 0:
         raise ColorganError(f'a budget of {minutes or photos} is nothing: give minutes, or '
                             'photos')

@@ -67,7 +67,8 @@ def weights_file(url, # where they are
                 ) -> Path:
     "The file at `url`, in torch's cache; raises `ColorganError` within ten seconds when nothing answers"
     file = Path(torch.hub.get_dir())/'checkpoints'/(name or Path(url).name)
-    new, published = not file.exists(), re.search(r'-([0-9a-f]{8,64})\.pth$', url)
+    new = not file.exists()
+    published = re.search(r'-([0-9a-f]{8,64})\.pth$', url)
     fetch(url, file, sha256=published[1] if published else '')
     if new and not published: print(f'{file.name} from {url}, SHA-256 {file_digest(file)}.')
     return file

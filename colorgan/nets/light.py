@@ -94,7 +94,8 @@ class LightNet(nn.Module):
         super().__init__()
         skips = encoder.feature_info.channels()
         cfg = encoder.pretrained_cfg
-        self.grey, self.encoder = AsImageNet(cfg['mean'], cfg['std']), encoder
+        self.grey = AsImageNet(cfg['mean'], cfg['std'])
+        self.encoder = encoder
         self.chroma = chroma
         self.neck = nn.Sequential(nn.Conv2d(skips[-1], widths[0], 1),
                                   AttentionBlock(widths[0]))

@@ -176,7 +176,8 @@ def load_model(weights, # as `find_weights` takes them
     "The trained generator; raises `ColorganError` in one sentence if it cannot be had"
     import torch
     from colorgan.generator import create_gen
-    recipe, state = read_model_json(weights)['recipe'], load_tensors(weights)
+    recipe = read_model_json(weights)['recipe']
+    state = load_tensors(weights)
     what = f'the weights in {find_weights(weights)}'
     if recipe.gen_kw.get('head') != 'bins': # whose colours have to be computed
         with torch.device('meta'): own = create_gen(recipe, pretrained=False).state_dict()

@@ -462,7 +462,8 @@ class _ToUV:
 def _format_for(film, codec) -> str: # of pixels
     "In which format of pixels the film is coded with a codec; raises `ColorganError` if there is none"
     can = [f.name for f in av.Codec(codec, 'w').video_formats or ()]
-    own, name = av.VideoFormat(film.pixels, film.width, film.height), film.pixels
+    own = av.VideoFormat(film.pixels, film.width, film.height)
+    name = film.pixels
     rows, columns = own.chroma_height(), own.chroma_width()
     sub = ('444' if columns == film.width else '422' if rows == film.height else '420')
     if not name.startswith(('yuv', 'nv', 'p0', 'p2')): sub = '420' # grey, or RGB
@@ -562,7 +563,8 @@ def _set_up(context, film, codec):
     context.width, context.height, context.pix_fmt = film.width, film.height, codec.pixels
     context.time_base, context.framerate = film.time_base, film.rate
     if film.aspect != 1: context.sample_aspect_ratio = film.aspect
-    context.color_range, context.colorspace = 2 if film.full else 1, film.matrix
+    context.color_range = 2 if film.full else 1
+    context.colorspace = film.matrix
     context.color_primaries, context.color_trc = film.colour
     context.options = dict(codec.options)
     context.thread_count = cores()
@@ -918,7 +920,8 @@ def _colorize_units(film, codec, window, parts, saturation, meter):
 
 def _put_together(film, codec, format, parts):
     "From pieces to the result"
-    need, path = sum(p.stat().st_size for p in parts.pieces()), parts.folder/'joined'
+    need = sum(p.stat().st_size for p in parts.pieces())
+    path = parts.folder/'joined'
     free = shutil.disk_usage(parts.folder).free
     if need > free: raise OSError(28, f'{(need - free) / 1e6:,.0f} MB more are needed on this disk')
     result = _Result(path, format, film, codec)
