@@ -1,4 +1,4 @@
-"""Film: frames a second of `colorgan film` against photos one by one, and how steady its colours are: `python benchmarks/film.py --json FILE`."""
+"""Film: frames a second of `colorgan film` against photos one by one, and how steady its colors are: `python benchmarks/film.py --json FILE`."""
 import argparse, json
 import subprocess, sys, tempfile, time, zipfile
 from fractions import Fraction
@@ -100,7 +100,7 @@ def steps(chroma, flows, flow): # of each pair of frames; NaN where the flow fin
     return np.array(out)
 
 def flicker(path, keep=.95, weights='light', files=True, size=None) -> dict:
-    "How steady, and how far from the truth, a clip in colour is when its colours are computed from its lightness"
+    "How steady, and how far from the truth, a clip in color is when its colors are computed from its lightness"
     film, colorizer = F._examined(path), F._for_film(Colorizer(weights, size))
     sight = F._Sight(film, colorizer)
     flow, flows, small = F._Flow(sight.shape), [], [sight.small(f) for f in F._Reader(path)]

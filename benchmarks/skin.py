@@ -37,13 +37,13 @@ def tone_angle(lab):
 
 
 def looks_like_skin(lab):
-    "Whether pixels in Lab have the hue of skin in white light, and colour at all: a grey photo or a green lamp tells nothing of tones."
+    "Whether pixels in Lab have the hue of skin in white light, and color at all: a grey photo or a green lamp tells nothing of tones."
     _, a, b = np.median(lab, 0)
     return bool(np.hypot(a, b) > 6 and 15 < np.degrees(np.arctan2(b, a)) < 85)
 
 
 def faces(refs, size):
-    "Photos at that size in which there is a face with a colour of skin: `(photo, its cheeks, their a and b, their tone angle)`"
+    "Photos at that size in which there is a face with a color of skin: `(photo, its cheeks, their a and b, their tone angle)`"
     cascade, out = Cascade(lbp_frontal_face_cascade_filename()), []
     for ref in refs:
         im = photo_at(ref, size)
@@ -93,7 +93,7 @@ def card_table(result):
 
 def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument('data', nargs='+', metavar='PORTRAITS', help='folders of portraits, in colour')
+    p.add_argument('data', nargs='+', metavar='PORTRAITS', help='folders of portraits, in color')
     p.add_argument('--weights', action='append', metavar='W', help='what to audit; given again, more (default: light)')
     p.add_argument('--json', metavar='FILE', help='where to write the figures')
     a = p.parse_args(argv)

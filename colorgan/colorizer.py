@@ -135,7 +135,7 @@ def network(weights, # bundled weights by name, a model folder, a run, an ONNX f
 SURE = (.94, 1.35) # of `likely`, fitted by benchmarks/sure.py
 
 def likely(moved): # Lab units, any shape
-    "How likely a colour that moves so far is within 10 Lab units of the truth"
+    "How likely a color that moves so far is within 10 Lab units of the truth"
     return (1 / (1 + np.exp(-SURE[0]) * (moved + .5) ** SURE[1])).astype(np.float32)
 
 def paleness(sure):
@@ -159,13 +159,13 @@ class Colorizer:
 
     def __call__(self,
                  photo, # path, open file, bytes, PIL image, or array with rows first
-                 saturation=1., # 0 leaves it grey, 1 is as the network predicts it, 2 twice as colourful
-                 hints=(), # colours at pixels of the photo: `(x, y, '#rrggbb')`
-                 mark=True, # say in `info['xmp']` that the colours are computed, and by what
-                 keep_tone=False, # of a sepia photo: the colours come on top of it
+                 saturation=1., # 0 leaves it grey, 1 is as the network predicts it, 2 twice as colorful
+                 hints=(), # colors at pixels of the photo: `(x, y, '#rrggbb')`
+                 mark=True, # say in `info['xmp']` that the colors are computed, and by what
+                 keep_tone=False, # of a sepia photo: the colors come on top of it
                  unsure='colour', # 'grey' lets what is a guess stay pale
                 ): # PIL image, RGB or, where the photo had transparency, RGBA
-        """The photo in colour, upright, with its own size and lightness; `info['was']` says what
+        """The photo in color, upright, with its own size and lightness; `info['was']` says what
         it was: 'grey', 'toned' or 'colour'. Raises `ColorganError` if it cannot be read."""
         saturation = check_number('saturation', saturation, 0, 10)
         photo = read_photo(photo)
@@ -179,7 +179,7 @@ class Colorizer:
                turn=None, # a lock to hold while the network works, if it is not made for several threads
                keep_tone=False, unsure='colour', # as in a call
               ) -> list: # PIL images
-        "The photos in colour, without transparency; those of one shape go through the network together"
+        "The photos in color, without transparency; those of one shape go through the network together"
         ys, Ls, kinds = [], [], []
         for photo in photos:
             y, L = self.see(photo)
@@ -206,7 +206,7 @@ class Colorizer:
         return y, shrink(coarse, small_shape(*y.shape, self.size))
 
     def sure(self, photo) -> np.ndarray: # a photo as in a call; float32 `(height, width)`, 0 to 1
-        """How likely it is, at each pixel, that the colour is within 10 Lab units of the truth.
+        """How likely it is, at each pixel, that the color is within 10 Lab units of the truth.
         Calibrated for the bundled weights; for others it says where they are surer."""
         photo = read_photo(photo)
         y, L = self.see(photo)
@@ -265,10 +265,10 @@ def _colorizer(weights, size, device): return Colorizer(weights, size, device)
 def colorize(photo, # path, open file, bytes, PIL image, or array with rows first
              weights='light', # as for `Colorizer`: small and bundled (`train` trains 'resnet18-two-stage' by default)
              size=None, # short side of what the network sees; None: as it was trained
-             saturation=1., # 0 leaves it grey, 2 is twice as colourful
+             saturation=1., # 0 leaves it grey, 2 is twice as colorful
              device=None, # 'cpu', 'cuda', …; None: the best there is
-             hints=(), # colours at pixels of the photo: `(x, y, '#rrggbb')`
+             hints=(), # colors at pixels of the photo: `(x, y, '#rrggbb')`
              mark=True, keep_tone=False, unsure='colour', # as in a call of `Colorizer`
             ): # PIL image of the photo's own size
-    "One photo in colour"
+    "One photo in color"
     return _colorizer(weights, size, device)(photo, saturation, hints, mark, keep_tone, unsure)

@@ -37,7 +37,7 @@ def photo_at(ref, # a path, or a reference of `photo_files`
              size=None, # short side in pixels; None: as it is
              square=None, # make it a square of that side: 'squeeze' it, squeeze it 'rough' (without antialiasing), or 'crop' the middle
             ) -> Image.Image: # RGB
-    "A colour photo at the size at which it is judged. Raises `ColorganError` if it cannot be read."
+    "A color photo at the size at which it is judged. Raises `ColorganError` if it cannot be read."
     im = open_photo(ref)
     if size is None: return im
     if square == 'rough':
@@ -104,7 +104,7 @@ def alike(ims, # PIL images
         yield from (which[i:i + n] for i in range(0, len(which), n))
 
 def greyed(rgb): # RGB in [0, 1], shape `(n, 3, h, w)`
-    "The photos without their colour"
+    "The photos without their color"
     light = rgb_to_lab(rgb)[:, :1]
     return lab_to_rgb(torch.cat([light, light * 0, light * 0], 1))
 
@@ -205,10 +205,10 @@ def frontier(tables, # `Tables` of `score_set`
     return rows
 
 def at_colourfulness(rows, # of `frontier`
-                     cf, # colourfulness, divided by the truth's
+                     cf, # colorfulness, divided by the truth's
                      score, # 'ab', 'de2000', 'frechet', 'fid', or 'factor' of the chroma
                     ) -> float: # interpolated
-    "Where a frontier is at that colourfulness"
+    "Where a frontier is at that colorfulness"
     rows = sorted(rows, key=lambda r: r['cf'])
     return float(np.interp(cf, [r['cf'] for r in rows], [r[score] for r in rows]))
 
@@ -216,14 +216,14 @@ def at_colourfulness(rows, # of `frontier`
 def frontier_picture(frontiers, # name: rows of `frontier`
                     ) -> Image.Image:
     """The curves side by side, one panel for each score; a dot is the colorizer as it is, the
-    band is colourfulness .8 to 1"""
+    band is colorfulness .8 to 1"""
     titles = dict(de2000='CIEDE2000', frechet='Fréchet distance (Lite0)', fid='FID',
                   ab='ab distance')
     shown = {m: t for m, t in titles.items() if m in next(iter(frontiers.values()))[0]}
     fig = Figure((3.6 * len(shown), 3.4), layout='constrained')
     for i, (metric, title) in enumerate(shown.items()):
         ax = fig.add_subplot(1, len(shown), i + 1, title=title,
-                             xlabel="colourfulness / the truth's", ylabel="/ grey's")
+                             xlabel="colorfulness / the truth's", ylabel="/ grey's")
         for name, rows in frontiers.items():
             line, = ax.plot([r['cf'] for r in rows], [r[metric] for r in rows], label=name)
             ax.plot(*[[r[k] for r in rows if r['factor'] == 1] for k in ('cf', metric)], 'o',
@@ -256,7 +256,7 @@ def find_protocol(name): # one of `protocols`, or None
 
 # %% ../nbs/11_evaluation.ipynb #f9c6438f
 def evaluate(weights, # as `Colorizer` takes them; or a list of such, of which the first is compared with the others
-             data, # colour photos, as `photo_files` takes them
+             data, # color photos, as `photo_files` takes them
              size=None, # short side at which photos are judged; None: each at its own size
              work=None, # short side of what the network sees; None: as `Colorizer` has it
              items=None, # at most so many photos, the first
@@ -372,7 +372,7 @@ def size_stability(weights, # as `Colorizer` takes them
                    size=256, # short side at which results are compared; None: each photo at its own
                    items=None, device=None, # as in `evaluate`
                   ) -> dict: # 'from-to': mean ab distance; `n`
-    "How much the colours change with the working size"
+    "How much the colors change with the working size"
     if len(set(sizes)) < 2:
         raise ColorganError('give at least two working sizes to compare between, such as '
                             '128,256')
@@ -390,12 +390,12 @@ def size_stability(weights, # as `Colorizer` takes them
 
 # %% ../nbs/11_evaluation.ipynb #9798567f
 def old_photos(weights, # as `Colorizer` takes them
-               data, # colour photos, as `photo_files` takes them
+               data, # color photos, as `photo_files` takes them
                strength=1., # of each effect, 0 to 1
                size=256, # short side at which photos are judged; None: each at its own
                work=None, items=None, device=None, # as in `evaluate`
               ) -> dict: # effect: mean ab distance from the truth; `none`, `grey` and `n` to compare
-    "How the colours degrade when photos are old"
+    "How the colors degrade when photos are old"
     device, refs, sums, n = default_device(device), photo_files(data)[:items], {}, 0
     colorizer = Colorizer(weights, work, device)
     for batch in in_batches(refs, size):

@@ -38,7 +38,7 @@ class PixelLoss:
     "Mean distance between the predicted channels of a prediction and of the truth"
     def __init__(self, name='l1', # 'l1', 'mse' or 'huber'
                  space='lab', # name of the space, or the space
-                 rare=0., # how much more rare colours count, see `rarity`
+                 rare=0., # how much more rare colors count, see `rarity`
                  reduction='mean'): # 'none' gives one loss a photo
         if name not in pixel_distances:
             raise ColorganError(f"there is no pixel loss {name!r}: choose one of "
@@ -53,7 +53,7 @@ class PixelLoss:
 # %% ../nbs/04_loss.ipynb #f2546edd
 def pixel_loss(name='l1', # 'l1', 'mse' or 'huber'
                space='lab', # name of the space, or the space
-               rare=0., # 0 counts all colours alike, 1 inverse to their frequency
+               rare=0., # 0 counts all colors alike, 1 inverse to their frequency
               ) -> PixelLoss: # called with prediction and truth in network range, shape `(n, c, h, w)`
     "The pixel loss of that name; raises `ColorganError` with the names there are"
     return PixelLoss(name, space, rare)

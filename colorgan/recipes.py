@@ -44,7 +44,7 @@ class Recipe:
     items: int = None # at most so many photos; None: all there are
     # 'bins' needs a generator that scores bins
     pixel_loss: str = _one_of('l1', 'mse', 'huber', 'bins')
-    # 0 counts all colours alike, 1 counts rare ones as much, in sum, as frequent ones
+    # 0 counts all colors alike, 1 counts rare ones as much, in sum, as frequent ones
     rare: float = 0.
     perceptual: float = 0. # weight of the distance in an ImageNet encoder's features
     # what generator and critic play for
@@ -100,7 +100,7 @@ _with_critic = (
            pretrain_epochs=0, gan_epochs=40, items=10_000),
     Recipe('pix2pix-instance-wgan-gp',
            'the same project, as planned: WGAN-GP (arXiv:1704.00028) against the preference '
-           'for warm colours',
+           'for warm colors',
            gen='pix2pix_unet', gen_kw={'norm': 'instance'}, critic_kw={'norm': None},
            adv_loss='wgan-gp', n_critic=5, betas=(0., .9), pretrain_epochs=0, gan_epochs=40,
            items=10_000),

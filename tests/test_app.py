@@ -92,12 +92,12 @@ def test_what_is_saved_is_what_colorize_makes(a, shape):
     content = jpeg()
     a.upload(shape('old.JPG', content))
     a.ui.strength.value = 1.5
-    assert saved(a) == ('old-colour.JPG', encode(colorize(content, 'light', 96, 1.5), 'JPEG'))
+    assert saved(a) == ('old-color.JPG', encode(colorize(content, 'light', 96, 1.5), 'JPEG'))
     a.ui.samples[0].click()
     assert a.ui.link.value == ''
     a.ui.strength.value = 1
     name, content = saved(a)
-    assert name == 'chelsea-colour.png'
+    assert name == 'chelsea-color.png'
     assert np.array_equal(Image.open(io.BytesIO(content)), colorize(photos['chelsea'], 'light', 96))
 
 
@@ -219,7 +219,7 @@ def keep(tab, name, full=True):
 
 
 def seen(tab, left, right):
-    """How colourful a part of the picture is, from `left` to `right` as shares of its width,
+    """How colorful a part of the picture is, from `left` to `right` as shares of its width,
     far from the handle."""
     tab.wait_for_timeout(500)
     x = np.asarray(Image.open(io.BytesIO(tab.locator('.pair').screenshot())).convert('RGB')).astype(int)
@@ -310,7 +310,7 @@ except urllib.error.HTTPError as e: print(e.code)'''], capture_output=True, text
         tab.locator('.widget-readout', has_text=re.compile('1[1-9]')).wait_for()
         strength = int(tab.locator('.widget-readout').inner_text().strip('%')) / 100
         with tab.expect_download() as download: tab.get_by_role('button', name='Download').click()
-        assert download.value.suggested_filename == 'old-colour.jpg'
+        assert download.value.suggested_filename == 'old-color.jpg'
         assert Path(download.value.path()).read_bytes() == encode(colorize(tmp_path/'old.jpg',
                                                                            'light',
                                                                            saturation=strength), 'JPEG')
@@ -325,8 +325,8 @@ except urllib.error.HTTPError as e: print(e.code)'''], capture_output=True, text
         tab.get_by_title('chelsea').click()
         said(tab, 'chelsea.png')
         tab.locator('input[type=color]').fill('#2040d0')
-        tab.get_by_role('button', name='Place a colour').click()
-        said(tab, 'Click where you want the colour')
+        tab.get_by_role('button', name='Place a color').click()
+        said(tab, 'Click where you want the color')
         tab.mouse.click(*at(.25, .3))
         dot = tab.locator('.pair b')
         dot.wait_for()
@@ -371,7 +371,7 @@ def test_how_sure_is_shown_on_the_left():
 
 @pytest.mark.slow
 def test_a_clip_in_a_browser(tmp_path):
-    "It plays there, in colour, and comes down as a film."
+    "It plays there, in color, and comes down as a film."
     import av
     from test_film import make
     make(tmp_path/'old.mp4', 50, (320, 240), sound=True)

@@ -53,7 +53,7 @@ def test_colorize(tmp_path):
 
 
 def test_both_ways_give_the_same_photo():
-    """They differ where a colour does not exist in sRGB: scikit-image clips its channels, ours
+    """They differ where a color does not exist in sRGB: scikit-image clips its channels, ours
     keeps the lightness."""
     from colorize import Ours, Plain
     cat = Image.fromarray(data.chelsea())

@@ -91,7 +91,7 @@ def test_hue_is_kept_where_the_colour_does_not_exist():
 
 
 def test_the_chroma_of_each_pixel_is_its_own(cat):
-    "A photo twice as wide, mirrored, is coloured like the photo and its mirror image if the chroma is."
+    "A photo twice as wide, mirrored, is colored like the photo and its mirror image if the chroma is."
     y, ab = luminance(cat), waves(np.full((1, 1, 30, 45), 50.))[0]
     both = join(np.hstack([y, y[:, ::-1]]), np.concatenate([ab, ab[:, :, ::-1]], 2))
     assert np.array_equal(np.asarray(both), np.asarray(both)[:, ::-1])
@@ -360,7 +360,7 @@ def test_command_line_colorizer_and_graph_agree(weights, tmp_path):
 @pytest.mark.parametrize('name', recipes)
 def test_every_recipe_becomes_both_graphs(name, chroma_only, tmp_path):
     """The exporter compares with torch by itself, on photos of five shapes; here it is seen
-    that there was colour to compare."""
+    that there was color to compare."""
     import torch
     from test_recipes import tiny
 
@@ -425,7 +425,7 @@ def test_a_pipe_carries_one_photo(cat, tmp_path):
     cat.resize((45, 30)).save(f, 'JPEG')
     done = subprocess.run([*command, '-'], input=f.getvalue(), capture_output=True)
     assert done.returncode == 0
-    assert done.stderr == b'colorgan: the photo is in colour already, and colorized from lightness alone\n'
+    assert done.stderr == b'colorgan: the photo is in color already, and colorized from lightness alone\n'
     out = Image.open(io.BytesIO(done.stdout))
     assert (out.format, out.size) == ('JPEG', (45, 30))
     for wrong in (b'', b'no photo'):

@@ -207,7 +207,7 @@ def test_batches_as_large_as_the_memory_allows_are_trained(device, tmp_path, mon
 
 @pytest.fixture
 def weights(tmp_path):
-    "An untrained network that colours a lot"
+    "An untrained network that colors a lot"
     torch.manual_seed(0)
     gen, folder = create_gen(recipe := replace(small, size=64, gen_kw=dict(base=32))), tmp_path/'weights'
     for p in gen.net.last.parameters(): torch.nn.init.normal_(p, std=.1)

@@ -24,7 +24,7 @@ root = Path(__file__).resolve().parent.parent
 
 
 def toy(L):
-    "Colours that follow lightness: reddish where it is dark, bluish where it is light"
+    "Colors that follow lightness: reddish where it is dark, bluish where it is light"
     return np.concatenate([40 - .6 * L, .5 * L - 30], 1).astype(np.float32)
 
 
@@ -159,7 +159,7 @@ def test_colours_that_do_not_exist_keep_luma_and_hue():
 
 
 def flicker(path):
-    "Mean change of the mean colour from a frame to the next"
+    "Mean change of the mean color from a frame to the next"
     mean = np.array([[p.mean() for p in planes(f)[1:]] for f in frames(path)])
     return np.abs(np.diff(mean, axis=0)).mean()
 
@@ -176,7 +176,7 @@ def test_steady_colours_do_not_flicker_and_do_not_fade(tmp_path):
 
 
 def test_no_colour_gets_over_a_cut(tmp_path):
-    "A network whose colour is another one in the second shot"
+    "A network whose color is another one in the second shot"
     src = make(tmp_path/'film.mkv', 40, cut=20, codec='ffv1')
     calls = []
 
@@ -249,7 +249,7 @@ def test_sound_chapters_and_metadata_are_kept(tmp_path):
         assert packets(src, 'audio') == packets(tmp_path/f'out.{end}', 'audio') != []
         assert [(float(c['start'] * c['time_base']), c['metadata']['title']) for c in b.chapters()] == [(0, 'part 0'), (.5, 'part 1')]
         meta = {k.lower(): v for k, v in b.metadata.items()}
-        assert meta['title'] == 'A film' and meta['artist'] == 'nobody' and meta['comment'].startswith('old The colours')
+        assert meta['title'] == 'A film' and meta['artist'] == 'nobody' and meta['comment'].startswith('old The colors')
         assert [s.type for s in b.streams][:2] == [s.type for s in a.streams][:2] == ['video', 'audio']
 
 
@@ -499,7 +499,7 @@ def test_ctrl_c_leaves_what_is_done(film, tmp_path, monkeypatch):
 
 
 def test_pieces_hang_together_in_a_long_shot(tmp_path, monkeypatch):
-    "No jump of colour where a window ends"
+    "No jump of color where a window ends"
     src = make(tmp_path/'film.mkv', 100, codec='ffv1')
     one = colour(src, tmp_path/'one.mkv', jumpy(), codec='ffv1', steady=.9)
     small_units(monkeypatch, 40)
@@ -528,7 +528,7 @@ def test_the_app_takes_a_short_clip(tmp_path, film):
     a.open(film.read_bytes(), 'old.mp4')
     assert '<video' in a.ui.picture.value and 'data:video/mp4' in a.ui.picture.value and '30 frames' in a.ui.status.value
     a.download()
-    assert 'old-colour.mp4' in a.ui.link.value
+    assert 'old-color.mp4' in a.ui.link.value
     (tmp_path/'got.mp4').write_bytes(a.painting.file(a.colorizer())[1])
     assert len(frames(tmp_path/'got.mp4')) == 30 and 'image/jpeg' in a._repr_mimebundle_()
     long = make(tmp_path/'long.mp4', 300)

@@ -216,7 +216,7 @@ def test_toned_and_coloured_photos_are_said_to_be_so(tmp_path, capsys):
     out = str(tmp_path/'out')
     assert main(['colorize', str(tmp_path/'sepia.png'), str(tmp_path/'colour.png'), '--out', out]) == 0
     text = capsys.readouterr().out
-    assert 'the tone was taken away (--keep-tone leaves it): ' in text and 'in colour already' in text
+    assert 'the tone was taken away (--keep-tone leaves it): ' in text and 'in color already' in text
     main(['colorize', str(tmp_path/'sepia.png'), '--out', out, '--keep-tone', '--overwrite', '--saturation', '0'])
     off = np.abs(np.asarray(Image.open(tmp_path/'out'/'sepia.png')).astype(int) - np.asarray(brown))
     assert 'on top of the tone' in capsys.readouterr().out and np.percentile(off, 95) < 8

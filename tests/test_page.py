@@ -75,7 +75,7 @@ def seconds(card):
 
 
 def hint_seconds(page, card):
-    "From a click on the photo to the picture with the colour that it places."
+    "From a click on the photo to the picture with the color that it places."
     card.get_by_role('button', name='Place it').click()
     box, begun = card.locator('.aim').bounding_box(), perf_counter()
     repainted(card, lambda: page.mouse.click(box['x'] + box['width'] / 2, box['y'] + box['height'] / 2))
@@ -97,7 +97,7 @@ def test_same_as_the_command_line(address, tmp_path, name, scale, number):
     with window() as page:
         page.goto(address)
         saved = download(page, choose(page, src).first, tmp_path/'by-page.png')
-        assert saved == f'{src.stem}-colour.png'
+        assert saved == f'{src.stem}-color.png'
         assert page.errors == []
     assert main(['colorize', str(src), '--out', str(tmp_path/'by-command.png')]) == 0
     ours, theirs = (np.asarray(Image.open(tmp_path/f).convert('RGB')).astype(int)
@@ -117,9 +117,9 @@ def test_twelve_megapixels(address, tmp_path):
                        megabytes=float(page.locator('#megabytes').inner_text()))
         card = choose(page, src).first
         figures['photo_12mp_s'] = seconds(card)
-        assert download(page, card, tmp_path/'large-colour.jpg') == 'large-colour.jpg'
+        assert download(page, card, tmp_path/'large-color.jpg') == 'large-color.jpg'
         assert page.errors == []
-    assert Image.open(tmp_path/'large-colour.jpg').size == (4000, 3000)
+    assert Image.open(tmp_path/'large-color.jpg').size == (4000, 3000)
     results.write_text(json.dumps(figures, indent=1) + '\n')
 
 
@@ -178,7 +178,7 @@ def test_by_keyboard_on_a_phone(address):
         assert card.locator('.cut').input_value() == '49'
         assert page.evaluate('document.documentElement.scrollWidth') <= 390
         assert all(img.get_attribute('alt') for img in page.locator('img').all())
-        assert 'is in colour' in page.locator('#status').inner_text()
+        assert 'is in color' in page.locator('#status').inner_text()
         assert page.errors == []
 
 
@@ -214,7 +214,7 @@ def test_without_a_network(address, tmp_path):
         page.locator('#offline').wait_for()
         page.context.set_offline(True)
         page.reload()
-        assert page.locator('h1').inner_text() == 'Colour for black-and-white photos'
+        assert page.locator('h1').inner_text() == 'Color for black-and-white photos'
         assert choose(page, src).first.get_attribute('data-state') == 'done'
         assert page.errors == []
     assert [u for u in asked if not u.startswith((address, 'blob:', 'data:'))] == []
@@ -288,7 +288,7 @@ def test_hints_spread_as_in_python(address, rows, columns):
             const seen = {L: Float32Array.from(L), ab: Float32Array.from(ab), rows, columns, stride, width, height};
             const once = spread(seen, 1.5, hints), again = spread(seen, 1.5, hints);
             return {ab: [...once.ab], same: once.ab.every((v, i) => v === again.ab[i]), none: [...spread(seen, 1, []).ab],
-                    colours: hints.map(h => chromaOf(h.colour))};
+                    colors: hints.map(h => chromaOf(h.color))};
         }""", dict(L=L.ravel().tolist(), ab=wide.ravel().tolist(), rows=rows, columns=columns, stride=columns + border, width=width,
                    height=height, hints=[dict(x=x, y=y, colour=c) for x, y, c in hints]))
     ab = np.ascontiguousarray(wide[:, :rows, :columns])
@@ -299,7 +299,7 @@ def test_hints_spread_as_in_python(address, rows, columns):
 
 
 def test_a_hint_by_mouse(address, tmp_path):
-    "A click gives a region a colour, as `--hint` does; another colour and no hint are applied as well."
+    "A click gives a region a color, as `--hint` does; another color and no hint are applied as well."
     src = photo(tmp_path, 'a.png', .3)
     with window() as page:
         page.goto(address)
@@ -313,10 +313,10 @@ def test_a_hint_by_mouse(address, tmp_path):
         repainted(card, lambda: card.locator('.placed input').fill('#2040c0'))
         download(page, card, tmp_path/'hinted.png')
         page.wait_for_function("!document.querySelector('.save').disabled")
-        repainted(card, lambda: card.get_by_role('button', name='Remove colour 1').click())
+        repainted(card, lambda: card.get_by_role('button', name='Remove color 1').click())
         assert card.locator('.placed li').count() == card.locator('.marks i').count() == 0
         download(page, card, tmp_path/'removed.png')
-        assert plain == 'a-colour.png' and page.errors == []
+        assert plain == 'a-color.png' and page.errors == []
     assert main(['colorize', str(src), '--out', str(tmp_path/'command.png'), '--hint', f'{x},{y},#2040c0']) == 0
     plain, hinted, removed, theirs = (np.asarray(Image.open(tmp_path/f'{n}.png').convert('RGB')).astype(int)
                                       for n in ('plain', 'hinted', 'removed', 'command'))
@@ -339,10 +339,10 @@ def test_hints_by_keyboard_and_on_a_phone(address, tmp_path):
         places = [[int(v) for v in t.split(', ')] for t in card.locator('.placed span').all_inner_texts()]
         assert np.allclose(places, [(.51 * width, .4 * height), (.25 * width, .5 * height)], atol=1.5)
         assert page.evaluate('document.documentElement.scrollWidth') <= 390
-        remove = card.get_by_role('button', name='Remove colour 1')
+        remove = card.get_by_role('button', name='Remove color 1')
         assert min(remove.bounding_box()[k] for k in ('width', 'height')) >= 24
         repainted(card, lambda: remove.press('Enter'))
-        assert page.evaluate("document.activeElement.getAttribute('aria-label')") == 'Remove colour 1'
+        assert page.evaluate("document.activeElement.getAttribute('aria-label')") == 'Remove color 1'
         card.locator('.aim').press('Escape')
         assert page.evaluate("document.activeElement.className").startswith('place')
         assert card.locator('.aim').is_hidden() and card.locator('.cut').is_visible()

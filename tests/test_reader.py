@@ -34,7 +34,7 @@ def plain(mode, color): return Image.new(mode, (side, side), color)
 
 
 def with_palette(im):
-    "`im` with 8-bit colours out of a palette; the transparency is a part of the palette"
+    "`im` with 8-bit colors out of a palette; the transparency is a part of the palette"
     return im.quantize(4)
 
 
@@ -54,7 +54,7 @@ odd = {
     'float.tif': (grey(.5, np.float32), {}, (128, 128, 128), (128, 128, 128)),
     # One number above 1 does not turn the others black: it is clipped.
     'overshoot.tif': (overshooting(), {}, (128, 128, 128), white),
-    # What shines through keeps its own colour, as its transparency is kept with it; what cannot be seen is white.
+    # What shines through keeps its own color, as its transparency is kept with it; what cannot be seen is white.
     'half.png': (plain('RGBA', (*red, 128)), {}, red, red),
     'hidden.png': (plain('RGBA', (*red, 0)), {}, white, white),
     'palette.png': (with_palette(plain('RGBA', (*red, 0))), {}, white, white),

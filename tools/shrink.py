@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 def with_palette(png, colours=128, limit=15_000, most=.25):
-    "The same picture with few colours; None where the PNG is small, or levels differ by more than `most` on average"
+    "The same picture with few colors; None where the PNG is small, or levels differ by more than `most` on average"
     raw = base64.b64decode(png)
     if len(raw) <= limit: return None
     im = Image.open(io.BytesIO(raw)).convert('RGB')

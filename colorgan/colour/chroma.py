@@ -156,7 +156,7 @@ CELLS = 16
 def steadied(ab: np.ndarray,   # chroma that a network predicted for a photo, float32 `(2, h, w)`
              sure: np.ndarray, # its prediction for the same photo at the size it was trained at, `(2, any, any)`
             ) -> np.ndarray:   # `(2, h, w)`
-    "The details of `ab` with the coarse colours of `sure`"
+    "The details of `ab` with the coarse colors of `sure`"
     grid = small_shape(*ab.shape[1:], CELLS)
     return ab + resized(resized(sure, grid) - resized(ab, grid), ab.shape[1:])
 
@@ -191,7 +191,7 @@ def join_strip(y: np.ndarray,   # luminance, uint16 `(h, w)`
                b: np.ndarray,   # b / 200, likewise
                out: np.ndarray, # uint8 `(3, h, w)`: red, green and blue are written here
               ):
-    "Luminance and chroma joined to RGB; colours that do not exist keep lightness and hue and lose chroma"
+    "Luminance and chroma joined to RGB; colors that do not exist keep lightness and hue and lose chroma"
     light, Y = lookup(root_table(), y), y.astype(np.float32)
     Y *= np.float32(1 / Y_MAX)
     a += light
@@ -261,7 +261,7 @@ def deep_join(y, # luminance, float32 `(h, w)`, 0 to 1
 # %% ../../nbs/colour/01_chroma.ipynb #6d194370
 def toning(rgb, # uint8 `(h, w, 3)`, a small version of the photo
           ) -> tuple: # rms distance of a and b from the parabolas, in Lab units; their coefficients, `(3, 2)`, for L / 100
-    "How much colour lightness does not explain, and the tone"
+    "How much color lightness does not explain, and the tone"
     lab = lab_of_levels(rgb).reshape(-1, 3)
     X = np.vander(lab[:, 0] / 100, 3)
     tone = np.linalg.lstsq(X, lab[:, 1:], rcond=None)[0]
@@ -275,7 +275,7 @@ def tone_at(tone, # coefficients of `toning`
 
 def kind_of(photo: Image.Image, # mode 'RGB' or 'L'
            ) -> tuple: # 'grey', 'toned' or 'colour'; the tone, if it is toned
-    "Whether a photo is in colour already"
+    "Whether a photo is in color already"
     if photo.mode == 'L': return 'grey', None
     small = np.asarray(photo.resize((32, 32), Image.BILINEAR, reducing_gap=2.))
     left, tone = toning(small)

@@ -17,7 +17,7 @@ from .lab import lab_of_levels
 # %% ../../nbs/colour/02_hints.ipynb #199cf4bd
 def chroma_of(colour: str, # as '#c03030', or a name, as 'teal'
              ) -> np.ndarray: # a and b, real units, float32 `(2,)`
-    "The chroma of a colour. Raises `ColorganError` if it is none."
+    "The chroma of a color. Raises `ColorganError` if it is none."
     try: rgb = ImageColor.getrgb(colour)[:3]
     except (ValueError, AttributeError, TypeError) as e:
         raise ColorganError(f'{str(colour)!r} is not a colour: write it like #c03030') from e
@@ -33,7 +33,7 @@ def read_hint(hint, # `(x, y, colour)`, or the same as a text: 'x,y,#rrggbb'
         x, y, colour = hint.split(',', 2) if isinstance(hint, str) else hint
         x, y = float(x), float(y)
     except (TypeError, ValueError) as e:
-        raise ColorganError(f'{hint!r} is not a hint: give x, y and a colour, like '
+        raise ColorganError(f'{hint!r} is not a hint: give x, y and a color, like '
                             '120,80,#c03030') from e
     (w, h), (rows, columns) = size, shape
     if not (0 <= x < w and 0 <= y < h):

@@ -51,7 +51,7 @@ def ssim(rgb, # the result, RGB in [0, 1], shape `(n, 3, h, w)`
 def _hue(a, b): return torch.rad2deg(torch.atan2(b, a)) % 360
 
 def _mean_hue(C, h1, h2):
-    "Hues half way between, by the shorter way; their sum where one of the colours is grey"
+    "Hues half way between, by the shorter way; their sum where one of the colors is grey"
     far = (h1 - h2).abs() > 180
     half = (h1 + h2) / 2
     return torch.where(C == 0, h1 + h2,
@@ -68,7 +68,7 @@ def _seventh(C):
 def ciede2000(lab, # CIE Lab, shape `(n, 3, h, w)`
               true_lab, # the same
              ): # the difference at each pixel, shape `(n, h, w)`
-    "Colour difference CIEDE2000 (Sharma, Wu and Dalal 2005)"
+    "Color difference CIEDE2000 (Sharma, Wu and Dalal 2005)"
     (L1, a1, b1), (L2, a2, b2) = (t.float().unbind(1) for t in (lab, true_lab))
     C7 = _seventh((a1.hypot(b1) + a2.hypot(b2)) / 2)
     G = 1.5 - (C7 / (C7 + 25**7)).sqrt() / 2
@@ -89,7 +89,7 @@ def ciede2000(lab, # CIE Lab, shape `(n, 3, h, w)`
 def colourfulness(rgb, # RGB in [0, 1], shape `(n, 3, h, w)`
                   absolute=False, # the variant with |R-G| and |yb|, as in DDColor's tables
                  ): # for each photo, shape `(n,)`; 0 for grey
-    "Colourfulness (Hasler and Süsstrunk 2003)"
+    "Colorfulness (Hasler and Süsstrunk 2003)"
     r, g, b = (rgb.float() * 255).unbind(1)
     d = torch.stack([r - g, (r + g) / 2 - b], 1).flatten(2)
     if absolute: d = d.abs()
@@ -159,7 +159,7 @@ def colour_scores(space, # name of a target space, or the space
 # %% ../../nbs/colour/04_metrics.ipynb #efe024d6
 def colour_metrics(space, # name of the target space, or the space
                   ) -> list: # metrics for a `Learner`
-    "ab distance, PSNR and colourfulness over all validation photos"
+    "ab distance, PSNR and colorfulness over all validation photos"
     return [DeviceMean(lambda learn,
                        k=k: colour_scores(space, learn.x, learn.pred, learn.y)[k], k)
                        for k in ('ab', 'psnr', 'cf')]

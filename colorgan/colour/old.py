@@ -129,7 +129,7 @@ def make_old(rgb, # sRGB in [0, 1], shape `(n, 3, h, w)`, any device
              each=.6, # how likely an aged photo gets each of the effects
             ): # sRGB grey as RGB in [0, 1], shape `(n, 3, h, w)`: what to take L from
     """Photos as if they were old, each in its own way: what a network should see while it is
-    asked for the true colours"""
+    asked for the true colors"""
     u = torch.rand(3, len(effects), len(rgb), device=rgb.device, generator=generator)
     s = u[0] * (u[1] < each) * (u[2, :1] < p)
     return aged(rgb, dict(zip(effects, s)), generator).expand(-1, 3, -1, -1)

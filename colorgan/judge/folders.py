@@ -212,8 +212,8 @@ def verdict_table(verdict: dict, # of `judge_folders`
     "The table of a verdict, with its protocol on top"
     shown = dict(de2000='CIEDE2000', ab='ab', psnr='PSNR', hue='hue', frechet='Fréchet (Lite0)')
     shown = {m: t for m, t in shown.items() if m in verdict['rows'][0]}
-    lines = [['results', *shown.values(), 'colourfulness', 'mean rank',
-              "CIEDE2000 / grey's at .9 of the truth's colourfulness"]]
+    lines = [['results', *shown.values(), 'colorfulness', 'mean rank',
+              "CIEDE2000 / grey's at .9 of the truth's colorfulness"]]
     def cell(r, m):
         if m not in r: return ''
         rank = f" ({r['ranks'][m]['rank']}.)" if m in r['ranks'] else ''

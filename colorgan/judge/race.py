@@ -94,7 +94,7 @@ def parameters(weights) -> int:
 _l1 = replace('light-plain', name='L1', bs=32, gan_epochs=0)
 ablation = [_l1, replace(_l1, name='Huber', pixel_loss='huber'),
             replace(_l1, name='L2', pixel_loss='mse'),
-            replace(_l1, name='L1, rare colours', rare=.5),
+            replace(_l1, name='L1, rare colors', rare=.5),
             replace(_l1, name='bins', pixel_loss='bins',
                     gen_kw={'chroma': 4, 'head': 'bins'}), replace(_l1, name='L1 + perceptual',
                     perceptual=.1),
@@ -158,7 +158,7 @@ def compare_recipes(data, # photos, as `get_dls` takes them
 # %% ../../nbs/judge/01_race.ipynb #d8771714
 figures = dict(recipe='recipe', parameters='parameters', photos='photos seen',
                seconds='seconds', ab='ab distance', interval='95 % of it',
-               psnr='PSNR', ssim='SSIM', de2000='CIEDE2000', cf='colourfulness',
+               psnr='PSNR', ssim='SSIM', de2000='CIEDE2000', cf='colorfulness',
                warm='warm bias', frechet='Fréchet')
 
 def table(results) -> list: # lists of values, the first of them the names of the columns

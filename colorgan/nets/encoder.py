@@ -133,7 +133,7 @@ def timm_net(name, # as timm calls it
 
 # %% ../../nbs/nets/01_encoder.ipynb #eb51b669
 class AsImageNet(nn.Module):
-    """Grey in [-1, 1], `(n, 1, h, w)`, as the colour photo that an ImageNet network was
+    """Grey in [-1, 1], `(n, 1, h, w)`, as the color photo that an ImageNet network was
     trained on, `(n, 3, h, w)`"""
     def __init__(self,
                  mean=(.485, .456, .406), # of the photos that it was trained on, in [0, 1]

@@ -20,14 +20,14 @@ from .encoder import AsImageNet, even_convs, timm_net
 # %% ../../nbs/nets/03_light.ipynb #b62acd2d
 @cache
 def ab_bins(step=10): # side of a bin, in units of a and b
-    "Centres, in network range, of the squares of the ab plane that hold a colour of sRGB: shape `(bins, 2)`"
+    "Centres, in network range, of the squares of the ab plane that hold a color of sRGB: shape `(bins, 2)`"
     v = torch.linspace(0, 1, 33)
     ab = rgb_to_lab(torch.cartesian_prod(v, v, v).T[:, None])[1:, 0]
     return (ab / step).round().T.unique(dim=0) * step / AB_HALF
 
 # %% ../../nbs/nets/03_light.ipynb #0ed25f38
 class AnnealedMean(nn.Module):
-    "Scores of the bins, `(n, bins, h, w)`, to the sharpened mean colour, `(n, 2, h, w)` (arXiv:1603.08511)"
+    "Scores of the bins, `(n, bins, h, w)`, to the sharpened mean color, `(n, 2, h, w)` (arXiv:1603.08511)"
     def __init__(self, bins, # centres, `(bins, 2)`
                  T=.38): # 1: the plain mean, greyish; towards 0: the likeliest bin, patchy
         super().__init__()
@@ -36,7 +36,7 @@ class AnnealedMean(nn.Module):
     def forward(self, logits):
         return torch.einsum('nkhw,kc->nchw', (logits / self.T).softmax(1), self.bins)
     def nearest(self, ab):
-        """Index of each colour's bin, `(n, 2, h, w)` in network range to `(n, h, w)`: the
+        """Index of each color's bin, `(n, 2, h, w)` in network range to `(n, h, w)`: the
         target of a cross entropy"""
         n, _, h, w = ab.shape
         return torch.cdist(ab.flatten(2).transpose(1, 2), self.bins[None]).argmin(-1).view(n, h, w)

@@ -179,7 +179,7 @@ def load_model(weights, # as `find_weights` takes them
     recipe = read_model_json(weights)['recipe']
     state = load_tensors(weights)
     what = f'the weights in {find_weights(weights)}'
-    if recipe.gen_kw.get('head') != 'bins': # whose colours have to be computed
+    if recipe.gen_kw.get('head') != 'bins': # whose colors have to be computed
         with torch.device('meta'): own = create_gen(recipe, pretrained=False).state_dict()
         _check_fit(own, state, what)
     gen = fill(create_gen(recipe, pretrained=False), state, what)
@@ -202,7 +202,7 @@ def blend(weights, # a model, as `find_weights` takes them
 # %% ../../nbs/nets/05_weights.ipynb #794a8318
 _SCORES = {'ab': ('mean ab distance', 'grey'), 'psnr': ('PSNR, dB', 'grey'),
            'de2000': ('CIEDE2000', 'grey'),
-           'cf': ('colourfulness', 'truth'),
+           'cf': ('colorfulness', 'truth'),
            'frechet': ('Fréchet (Lite0)', 'grey')}
 
 def _score_table(scores: dict, # name of a set of photos: what `evaluate` returned for it
@@ -258,8 +258,8 @@ On photos that were never trained on, each judged at its own size; in brackets, 
 '''
 
 # %% ../../nbs/nets/05_weights.ipynb #c72264b0
-_LIMITS = '''The network guesses. It does not know what colour a coat, a flag or a wall had, and it prefers what it has
-often seen: blue skies, green leaves, and brown for what it does not know. Its colours must not be taken for evidence:
+_LIMITS = '''The network guesses. It does not know what color a coat, a flag or a wall had, and it prefers what it has
+often seen: blue skies, green leaves, and brown for what it does not know. Its colors must not be taken for evidence:
 not for the identity, origin or complexion of people, not in court, not in medicine, not in the study of sources.
 Say that a photo has been colorized when you show it.'''
 

@@ -88,7 +88,7 @@ class Photo:
     lost: list = field(default_factory=list) # what else was in the file, as phrases
     def finish(self,
                rgb, # the result
-               by='', # what computed its colours, to be said in its XMP
+               by='', # what computed its colors, to be said in its XMP
               ): # the same image
         "`rgb` with this photo's transparency and all that was written in the file"
         if self.alpha: rgb.putalpha(self.alpha)
@@ -129,9 +129,9 @@ def _from_array(a):
 
 # %% ../../nbs/photos/00_files.ipynb #885b914e
 def to_srgb(im: Image.Image, # of mode 'L', 'RGB', 'CMYK' or 'LAB'
-            icc=None, # its colour profile, as bytes; `None`: the one in `im.info`
+            icc=None, # its color profile, as bytes; `None`: the one in `im.info`
            ) -> Image.Image: # sRGB
-    "`im` as sRGB by its colour profile; as it is, if that is sRGB already, or missing, or broken"
+    "`im` as sRGB by its color profile; as it is, if that is sRGB already, or missing, or broken"
     icc = icc or im.info.get('icc_profile')
     if not icc or im.mode not in ('L', 'RGB', 'CMYK', 'LAB'): return im
     try:
@@ -178,7 +178,7 @@ def _swapped(im):
 
 # %% ../../nbs/photos/00_files.ipynb #53070813
 def _icc_parts(icc):
-    "The tags of a colour profile by their four letters, as bytes"
+    "The tags of a color profile by their four letters, as bytes"
     n = struct.unpack_from('>I', icc, 128)[0]
     rows = [struct.unpack_from('>4sII', icc, 132 + 12 * i) for i in range(min(n, 100))]
     return {name.decode('latin-1'): icc[at:at + size] for name, at, size in rows}
@@ -204,7 +204,7 @@ _pcs_from_srgb = np.array([[.4360747, .3850649, .1430804], [.2225045, .7168786, 
                            [.0139322, .0971045, .7141733]]) # linear sRGB to XYZ, D50
 
 def _deep_srgb(a, # uint16, `(h, w)` or `(h, w, 3)`
-               icc, # a colour profile, as bytes
+               icc, # a color profile, as bytes
               ): # the same in sRGB; None if the profile has to be left to LittleCMS
     "16-bit levels by their profile"
     try:
@@ -374,7 +374,7 @@ def _photo(im, src):
     info, lost = _written_in(im)
     deep = _deep(im, src, low)
     if deep is None and (low is not None or im.mode.startswith('I;16')):
-        lost.append('16 bits a channel, as the colour profile is converted in 8')
+        lost.append('16 bits a channel, as the color profile is converted in 8')
     image, alpha = _decoded(im, src)
     if deep is not None and alpha and not alpha.getextrema()[0]:
         deep[np.asarray(alpha) == 0] = 65535
@@ -444,7 +444,7 @@ _room = dict(JPEG=('exif', 'dpi', 'xmp', 'icc_profile', 'iptc', 'comment'),
              PNG=('exif', 'dpi', 'xmp', 'icc_profile', 'text', 'deep', 'alpha'),
              WEBP=('exif', 'xmp', 'icc_profile', 'alpha'),
              TIFF=('exif', 'dpi', 'xmp', 'icc_profile', 'iptc', 'deep', 'alpha'), BMP=('dpi',))
-_kinds = dict(exif='EXIF', xmp='XMP', iptc='IPTC', icc_profile='the colour profile',
+_kinds = dict(exif='EXIF', xmp='XMP', iptc='IPTC', icc_profile='the color profile',
               dpi='the resolution', comment="the JPEG's comment", text="the PNG's texts",
               alpha='transparency', deep='16 bits a channel')
 _longest = 65000 # bytes of EXIF, and of XMP, that fit into a JPEG
@@ -546,7 +546,7 @@ def _tiff(images):
 def encode(images, # a PIL image, or several, one after the other, of which only a TIFF holds more than the first
            format: str, # JPEG, PNG, WEBP, TIFF or BMP
            quality=95, # of JPEG and WebP, 1 to 100
-           subsampling='4:4:4', # of JPEG's colours: '4:4:4' keeps all, '4:2:2' half, '4:2:0' a quarter
+           subsampling='4:4:4', # of JPEG's colors: '4:4:4' keeps all, '4:2:2' half, '4:2:0' a quarter
           ) -> bytes:
     """The bytes of a photo's file; what is written besides the pixels is taken from each image's
     `info`. PNG and TIFF get 16 bits if `info['rgb16']` holds them. Of several images that are

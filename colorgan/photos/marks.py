@@ -64,9 +64,9 @@ def _history(rdf, d):
 
 # %% ../../nbs/photos/06_marks.ipynb #ada23a77
 def marked(xmp, # the photo's own XMP packet, as bytes, or nothing
-           by, # what computed the colours, such as 'colorgan 0.1.0, weights light'
+           by, # what computed the colors, such as 'colorgan 0.1.0, weights light'
           ) -> bytes: # the packet, extended; UTF-8
-    "XMP that says that the colours are computed. Raises `ValueError` if the packet is broken."
+    "XMP that says that the colors are computed. Raises `ValueError` if the packet is broken."
     document, rdf = _parsed(xmp or _nothing.encode())
     was = [n.nodeValue or ''.join(t.nodeValue or '' for t in n.childNodes)
            for _, n in _find(rdf, 'Iptc4xmpExt', 'DigitalSourceType')]
@@ -80,7 +80,7 @@ def marked(xmp, # the photo's own XMP packet, as bytes, or nothing
     entry.setAttribute('rdf:parseType', 'Resource')
     _add(entry, 'stEvt', 'action', 'edited')
     _add(entry, 'stEvt', 'softwareAgent', by)
-    _add(entry, 'stEvt', 'parameters', 'colours computed from the lightness'
+    _add(entry, 'stEvt', 'parameters', 'colors computed from the lightness'
          + ''.join(f'; DigitalSourceType was {w.strip()}' for w in was if w.strip() != computed))
     return _written(document)
 

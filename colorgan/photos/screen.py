@@ -21,7 +21,7 @@ from .sources import photo_files
 # %% ../../nbs/photos/04_screen.ipynb #bd751bd6
 def colour_left(rgb: np.ndarray, # uint8 of shape `(h, w, 3)`, a small version of the photo
                ) -> float: # Lab units: 0 for grey and for any toning of grey
-    "The colour that lightness does not explain: rms distance of a and b from their best parabolas in L"
+    "The color that lightness does not explain: rms distance of a and b from their best parabolas in L"
     return toning(rgb)[0]
 
 # %% ../../nbs/photos/04_screen.ipynb #1d725c31
@@ -59,9 +59,9 @@ def measure_photos(refs, # from `photo_files`
     return out
 
 # %% ../../nbs/photos/04_screen.ipynb #28aea0d3
-unreadable, tiny, long, colourless, twin = 'cannot be read', 'too small', 'too long', 'no colour', 'also held out'
+unreadable, tiny, long, colourless, twin = 'cannot be read', 'too small', 'too long', 'no color', 'also held out'
 def reasons(rows, # from `measured`
-            colour=1.5, # least colour that lightness does not explain, in Lab units
+            colour=1.5, # least color that lightness does not explain, in Lab units
             smallest=32, # least short side, in pixels
             aspect=3., # most that the long side may be of the short one
            ) -> np.ndarray: # a reason for each photo to leave it out, or ''

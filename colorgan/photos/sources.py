@@ -247,7 +247,7 @@ collections = {'coco': coco, 'coco-sample': coco_sample, 'stl10': stl10, 'celeba
 
 # %% ../../nbs/photos/02_sources.ipynb #35cd7f8e
 def bundled_photos() -> list: # paths, sorted by name
-    "The colour photos that scikit-image and, where it is installed, scikit-learn ship"
+    "The color photos that scikit-image and, where it is installed, scikit-learn ship"
     where = {'skimage': ('data',
                          'astronaut.png chelsea.png coffee.png hubble_deep_field.jpg '
                          'motorcycle_left.png rocket.jpg'),

@@ -75,7 +75,7 @@ export function pad(L, h, w, multiple = 32) {
   return {L: out, h: H, w: W};
 }
 
-/** Writes the photo of luminance y and chroma ab into RGBA pixels; colours that do not exist keep lightness and hue and lose chroma.
+/** Writes the photo of luminance y and chroma ab into RGBA pixels; colors that do not exist keep lightness and hue and lose chroma.
  *  ab holds a, then b, of rows × columns points; its left upper corner, rows × columns as the network saw the photo, covers the photo. */
 export function join(y, h, w, ab, rows, columns, stride, strength, rgba) {
   const area = ab.length / 2, across = resizing(columns, w, cubic), down = resizing(rows, h, cubic);

@@ -1,11 +1,11 @@
-// Colours that a visitor places on a photo, spread over the network's prediction as far as the next edge: chapter colour/02_hints, in the browser.
+// Colors that a visitor places on a photo, spread over the network's prediction as far as the next edge: chapter colour/02_hints, in the browser.
 import {gamma, lightRoot, WHITE, XYZ_FROM_RGB} from './colour.js';
 
 const EDGE = 12, REACH = .7;
 const bell = Array.from({length: 9}, (_, k) => Math.exp(-((k - 4) ** 2) / 2)), under = bell.reduce((a, b) => a + b);
 const within = (i, n) => Math.min(n - 1, Math.max(0, i));
 
-/** a and b of a colour such as '#c03030'. */
+/** a and b of a color such as '#c03030'. */
 export function chromaOf(colour) {
   const rgb = [1, 3, 5].map(i => gamma[parseInt(colour.slice(i, i + 2), 16)]);
   const [x, y, z] = XYZ_FROM_RGB.map((row, i) => lightRoot(row.reduce((sum, k, j) => sum + k * rgb[j], 0) / WHITE[i]));
@@ -75,7 +75,7 @@ export function distance(L, h, w, row, column) {
 }
 
 /** The prediction with `strength` times its chroma and the hints spread over it. A hint is {x, y, colour}, in pixels of the photo.
- *  `seen` keeps how far each pixel is from each place, because only colour and strength change often. */
+ *  `seen` keeps how far each pixel is from each place, because only color and strength change often. */
 export function spread(seen, strength, hints) {
   const {L, ab, rows, columns, stride, width, height} = seen, n = rows * columns, near = seen.near ??= new Map();
   const total = new Float32Array(n).fill(1), out = new Float32Array(2 * n);

@@ -37,7 +37,7 @@ function wire(id, card, file) {
   $('h2', card).textContent = name;
   before.src = URL.createObjectURL(file);
   before.alt = `${name} as it was`;
-  $('.after', card).alt = `${name} in colour`;
+  $('.after', card).alt = `${name} in color`;
   before.onerror = () => before.removeAttribute('src');
   $('.cut', card).oninput = e => $('.pair', card).style.setProperty('--cut', `${e.target.value}%`);
   $('.strength', card).oninput = e => {
@@ -61,7 +61,7 @@ function change(id, some) {
   send({job: 'repaint', id, look: c.wanted});
 }
 
-/** Begins or ends to place colours: a click on the photo, or Enter at the cross, is a hint. */
+/** Begins or ends to place colors: a click on the photo, or Enter at the cross, is a hint. */
 function place(card, on) {
   const aim = $('.aim', card);
   card.classList.toggle('placing', on);
@@ -92,12 +92,12 @@ function steer(card, e) {
   say(`The cross is ${Math.round(x)} % from the left and ${Math.round(y)} % from the top.`);
 }
 
-/** Adds the chosen colour where somebody clicked. */
+/** Adds the chosen color where somebody clicked. */
 function hint(id, [x, y]) {
   const c = cards.get(id), pixel = (share, n) => Math.min(n - 1, Math.max(0, Math.floor(share * n)));
   const added = {x: pixel(x, c.width), y: pixel(y, c.height), colour: $('.colour', c.card).value};
   rehint(id, [...c.wanted.hints, added]);
-  say(`The colour ${added.colour} is at ${added.x}, ${added.y}.`);
+  say(`The color ${added.colour} is at ${added.x}, ${added.y}.`);
 }
 
 /** Shows these hints, on the photo and in a list, and colorizes with them. */
@@ -115,13 +115,13 @@ function rehint(id, hints) {
     const item = $('#hint').content.cloneNode(true).firstElementChild, colour = $('input', item), remove = $('button', item);
     $('span', item).textContent = `${h.x}, ${h.y}`;
     colour.value = h.colour;
-    colour.setAttribute('aria-label', `Colour ${i + 1}`);
+    colour.setAttribute('aria-label', `Color ${i + 1}`);
     colour.oninput = () => { h.colour = marks.children[i].style.background = colour.value; change(id, {}); };
-    remove.setAttribute('aria-label', `Remove colour ${i + 1}`);
+    remove.setAttribute('aria-label', `Remove color ${i + 1}`);
     remove.onclick = () => {
       rehint(id, hints.filter(other => other !== h));
       ($('button', list) ?? $('.place', c.card)).focus();
-      say(`Colour ${i + 1} is removed.`);
+      say(`Color ${i + 1} is removed.`);
     };
     return item;
   }));
@@ -153,7 +153,7 @@ function show(c, id, {after, width, height, by, seconds}) {
     $('.pair', c.card).style.setProperty('--shape', `${width} / ${height}`);
     $('.facts', c.card).textContent = `${width} × ${height}, colorized in ${seconds.toFixed(1)} s by ${by}`;
     c.card.dataset.state = 'done';
-    say(`${c.file.name} is in colour.`);
+    say(`${c.file.name} is in color.`);
   }
   c.busy = false;
   if (c.wanted !== c.painted) change(id, {});
@@ -162,7 +162,7 @@ function show(c, id, {after, width, height, by, seconds}) {
 function offer(c, blob) {
   const a = document.createElement('a'), stem = c.file.name.replace(/\.[^.]*$/, '');
   a.href = URL.createObjectURL(blob);
-  a.download = `${stem}-colour.${blob.type === 'image/jpeg' ? 'jpg' : 'png'}`;
+  a.download = `${stem}-color.${blob.type === 'image/jpeg' ? 'jpg' : 'png'}`;
   a.click();
   setTimeout(() => URL.revokeObjectURL(a.href), 60_000);
   $('.save', c.card).disabled = false;

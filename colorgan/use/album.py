@@ -138,10 +138,10 @@ class Report:
     said: dict = field(default_factory=dict) # what is to be said of results, as phrases, each with the names of photos
 
 # %% ../../nbs/use/00_album.ipynb #956623ac
-_was = {('colour', False): 'in colour already, and colorized from lightness alone',
-        ('colour', True): 'in colour already, and colorized from lightness alone',
+_was = {('colour', False): 'in color already, and colorized from lightness alone',
+        ('colour', True): 'in color already, and colorized from lightness alone',
         ('toned', False): 'toned, and the tone was taken away (--keep-tone leaves it)',
-        ('toned', True): 'toned, and the colours are on top of the tone'}
+        ('toned', True): 'toned, and the colors are on top of the tone'}
 
 class _Album:
     "Reads, colorizes and writes photos, in any number of threads"
@@ -159,7 +159,7 @@ class _Album:
         names = self.said.setdefault(phrase, [])
         if label(job.src) not in names: names.append(label(job.src))
     def page(self, photo, job, format):
-        "A page in colour"
+        "A page in color"
         for what in left_out(photo, format): self.say(f'not kept: {what}', job)
         image, = self.colorizer.images([photo], self.saturation, self.hints, turn=self.turn,
                                        keep_tone=self.keep_tone, unsure=self.unsure)
@@ -168,7 +168,7 @@ class _Album:
         if self.by and format == 'BMP': self.say('not marked as computed, which BMP has no room for', job)
         return photo.finish(image, self.by)
     def content(self, job):
-        "The bytes of a photo's file in colour, with all its pages if the format has any"
+        "The bytes of a photo's file in color, with all its pages if the format has any"
         format, pages = format_of(job.dst), read_pages(job.src)
         if format != 'TIFF': pages = islice(pages, 1)
         images = (self.page(p, job, format) for p in pages)
@@ -227,12 +227,12 @@ def _settings(saturation, quality, subsampling, hints, mark, keep_tone, unsure):
 def colorize_files(inputs, # photos, folders and zips: a path or a list of paths
                    out, # a folder, which gets the same folders and names; or a file, if there is one photo
                    weights='light', size=None, device=None, # as for `Colorizer`; `weights` may be a `Colorizer`
-                   saturation=1., # 0 leaves photos grey, 2 is twice as colourful
+                   saturation=1., # 0 leaves photos grey, 2 is twice as colorful
                    format=None, # suffix of the results without the dot, as 'png'; None: each photo's own
                    suffix='', # what to add to the stems of the results
                    quality=95, # of JPEG and WebP, 1 to 100
-                   subsampling='4:4:4', # of JPEG's colours: '4:4:4', '4:2:2' or '4:2:0'
-                   hints=(), # colours at pixels of a single photo: `(x, y, '#rrggbb')`
+                   subsampling='4:4:4', # of JPEG's colors: '4:4:4', '4:2:2' or '4:2:0'
+                   hints=(), # colors at pixels of a single photo: `(x, y, '#rrggbb')`
                    overwrite=False, # colorize again what is there already in the folder
                    progress=True, # show a progress bar, on a terminal
                    mark=True, keep_tone=False, unsure='colour', # as for `colorize`
@@ -263,7 +263,7 @@ def colorize_pipe(src, # a photo, as `read_pages` takes it: an open file, for ex
                   format=None, # suffix of the result without the dot, as 'png'; None: the photo's own
                   mark=True, keep_tone=False, unsure='colour', # as for `colorize`
                  ) -> bytes: # the file
-    "A photo's file in, the file of the photo in colour out. Raises `ColorganError` if it cannot be read."
+    "A photo's file in, the file of the photo in color out. Raises `ColorganError` if it cannot be read."
     settings = _settings(saturation, quality, subsampling, hints, mark, keep_tone, unsure)
     if format: format_of(f'x.{format}')
     if hasattr(src, 'read'): src = read_some(src, 'the input')

@@ -48,23 +48,23 @@ class Painting:
         self.grey = join(luminance(self.small), np.zeros((2, 1, 1), np.float32))
 
     def hint(self, x, y, colour):
-        "Ask for a colour, as '#rrggbb', at a place, as shares of width and height"
+        "Ask for a color, as '#rrggbb', at a place, as shares of width and height"
         self.hints.append((min(1, max(0, x)), min(1, max(0, y)), colour))
 
     def colorized(self, colorizer, saturation=1., full=False):
-        "The smaller photo in colour, or with `full` the photo itself"
+        "The smaller photo in color, or with `full` the photo itself"
         w, h = self.size if full else self.small.size
         hints = [(x * (w - 1), y * (h - 1), colour) for x, y, colour in self.hints]
         return colorizer(self.src if full else self.small, saturation, hints, mark=full)
 
     def sure(self, colorizer):
-        "How sure the colours of the smaller photo are, as a picture: white is sure"
+        "How sure the colors of the smaller photo are, as a picture: white is sure"
         return Image.fromarray((colorizer.sure(self.small) * 255 + .5).astype(np.uint8)).convert('RGB')
 
     def file(self, colorizer, saturation=1.):
-        "`(name, bytes)` of the photo in colour"
+        "`(name, bytes)` of the photo in color"
         p = Path(self.name)
-        name = p.stem + '-colour' + (p.suffix if p.suffix.lower() in writable else '.png')
+        name = p.stem + '-color' + (p.suffix if p.suffix.lower() in writable else '.png')
         return name, encode(self.colorized(colorizer, saturation, full=True), format_of(name))
 
     def still(self, colorizer, saturation=1.):
@@ -91,7 +91,7 @@ class _Clip:
         except ColorganError as e: raise ColorganError(str(e).replace(str(self.path), name)) from e
 
     def file(self, colorizer, saturation=1.):
-        "`(name, bytes)` of the film in colour, as an mp4, which browsers play"
+        "`(name, bytes)` of the film in color, as an mp4, which browsers play"
         from colorgan.use.film import colorize_film
         key = id(colorizer.net), colorizer.size, saturation
         if key not in self.done:
@@ -102,12 +102,12 @@ class _Clip:
             except ColorganError as e:
                 raise ColorganError(str(e).replace(str(self.path), self.name)) from e
             self.done = {key: out.read_bytes()}
-        return f'{Path(self.name).stem}-colour.mp4', self.done[key]
+        return f'{Path(self.name).stem}-color.mp4', self.done[key]
 
     def player(self, content):
         "HTML that plays a film"
         return ('<div class="pair"><video controls autoplay loop muted playsinline style="display:block;width:100%" '
-                f'aria-label="The film in colour" src="{data_url(content, "video/mp4")}"></video></div>')
+                f'aria-label="The film in color" src="{data_url(content, "video/mp4")}"></video></div>')
 
     def still(self, colorizer, saturation=1.):
         "Its first frame, before and after"
@@ -136,12 +136,12 @@ def _picture(before, after, # photos of the same size
                    for x, y, colour in hints)
     if placing: over, onload = f'<div class="spot" onclick="{escape(_PLACE)}"></div>', ''
     else:
-        label = 'Compare: before on the left, in colour on the right'
+        label = 'Compare: before on the left, in color on the right'
         over = ('<input class="cut" type="range" min="0" max="100" step="any" value="50" '
                 f'aria-label="{label}" oninput="{escape(_CUT)}">')
         onload = f'onload="{escape(_UNCUT)}"'
     pair = (_img(before, 'before', 'The photo before') + _img(after, 'after',
-                                                              'The photo in colour', onload))
+                                                              'The photo in color', onload))
     shape = before.width / before.height
     return (f'<div class="pair{" placing" * placing}" '
             f'style="--shape:{shape:.4f}">{pair}<i></i>{dots}{over}</div>')
@@ -185,15 +185,15 @@ def _controls(samples, weights): # paths; weights by name
                  for i, p in enumerate(samples)],
         strength=widgets.FloatSlider(value=1, max=2, step=.05, readout_format='.0%',
                                      continuous_update=False,
-                                     description='Colour strength'),
+                                     description='Color strength'),
         size=widgets.Dropdown(options=sizes, description='The network sees a short side of'),
         weights=widgets.Dropdown(options=list(weights.items()), description='Weights'),
         before=widgets.Dropdown(options=['in grey', 'as it was', 'how sure'],
                                 description='The photo before'),
-        placing=widgets.ToggleButton(description='Place a colour',
+        placing=widgets.ToggleButton(description='Place a color',
                                      tooltip='Then click on the photo').add_class('colorgan-quiet'),
         colour=widgets.ColorPicker(concise=True, value='#c8553d'),
-        undo=widgets.Button(description='Undo', tooltip='Remove the last colour that was placed',
+        undo=widgets.Button(description='Undo', tooltip='Remove the last color that was placed',
                             disabled=True).add_class('colorgan-quiet'),
         place=widgets.Text().add_class('colorgan-place'),
         download=widgets.Button(description='Download').add_class('colorgan-main'),
@@ -214,7 +214,7 @@ def _arrange(ui, samples): # as `_controls` makes them; paths
     rules = Path(colorgan.__file__).with_name('app.css').read_text(encoding='utf-8')
     for i, p in enumerate(samples):
         rules += f'.colorgan-app .colorgan-sample-{i} {{ background-image: url({_thumbnail(p)}); }}\n'
-    claim = 'Colour for black-and-white photos: a guess, not the truth. Move the handle to compare.'
+    claim = 'Color for black-and-white photos: a guess, not the truth. Move the handle to compare.'
     head = widgets.HTML(f'<style>{rules}</style><div class="brand">colorgan</div><div '
                         f'class="claim">{claim}</div>')
     hints = box('hints', ui.placing, ui.colour, ui.undo)
@@ -309,7 +309,7 @@ class App:
         ui.picture.value = _picture(before, after, p.hints, ui.placing.value)
         ui.undo.disabled = not p.hints
         ui.link.value = ''
-        click = '. Click where you want the colour.' if ui.placing.value else ''
+        click = '. Click where you want the color.' if ui.placing.value else ''
         map_ = '. On the left, white is sure.' if ui.before.value == 'how sure' else ''
         self.say(f'{p.name}, {p.size[0]} × {p.size[1]} pixels{map_ or click}')
 

@@ -47,14 +47,14 @@ def _train_briefly(out, photos, minutes, size=96):
 _ADVICE = '''
 Look at {out}:
   sheet.png         two photos that were held out: grey, after the L1 stage, after the GAN stage, the truth
-  curves.png        the losses and the distance from the true colours
+  curves.png        the losses and the distance from the true colors
   {run}/model         the trained model
   {photo} a photo colorized with it
 With {n} photos and {minutes:g} minutes, a network learns little more than that the world is not grey, and nothing
 about photos unlike these. For more, train it on more photos, and longer:
   colorgan train PHOTOS --out run --recipe light
   colorgan evaluate --weights run OTHER_PHOTOS
-  colorgan colorize ALBUM --out album-in-colour --weights run'''
+  colorgan colorize ALBUM --out album-in-color --weights run'''
 
 # %% ../../nbs/use/04_demo.ipynb #8bd4e94e
 def demo(out='demo', # the folder to make

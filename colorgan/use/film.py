@@ -157,7 +157,7 @@ def _examined(path) -> _Film:
         rgb = f.format.is_rgb or f.format.has_palette
         if rgb: matrix = 1 if f.height >= 720 else 5
         if matrix not in _MATRICES:
-            raise ColorganError(f'{label(path)} has colours of a kind that is not known here '
+            raise ColorganError(f'{label(path)} has colors of a kind that is not known here '
                                 f'(matrix {matrix}): convert it to BT.709 first')
         full = int(f.color_range) == 2 or f.format.name.startswith('yuvj') or (
             int(f.color_range) == 0 and f.format.name.startswith('gray'))
@@ -421,7 +421,7 @@ def _uv_table(matrix, full):
                     -1).astype(np.float32)
 
 def _levels_of(root, a, b):
-    "sRGB levels of `(L + 16) / 116`, a and b, beyond 0…1 for colours that sRGB lacks; and their slope in the first"
+    "sRGB levels of `(L + 16) / 116`, a and b, beyond 0…1 for colors that sRGB lacks; and their slope in the first"
     f = np.stack([root + a / 500, root, root - b / 200], -1)
     low = f < .2068966
     linear = (np.where(low, (f - 16 / 116) / 7.787, f ** 3) * WHITE) @ RGB_FROM_XYZ.T
@@ -488,7 +488,7 @@ def _as_yuv(frame, film, pixels):
     return frame.reformat(format=pixels, **how)
 
 class _Painter:
-    "Puts colour into frames"
+    "Puts color into frames"
     def __init__(self, film, pixels, saturation):
         self.film, self.pixels = film, pixels
         self.bits = av.VideoFormat(pixels, 16, 16).components[0].bits
@@ -659,7 +659,7 @@ class _Result:
     def _metadata(self):
         meta = {k: v for k, v in self.source.metadata.items()
                 if k not in ('major_brand', 'minor_version', 'compatible_brands', 'encoder')}
-        comment = f'The colours were computed by colorgan {__version__}. They are a guess, not the truth.'
+        comment = f'The colors were computed by colorgan {__version__}. They are a guess, not the truth.'
         was = next((k for k in meta if k.lower() == 'comment'), None)
         return meta | {was or 'comment': f'{meta[was]} {comment}' if was else comment}
 
@@ -854,7 +854,7 @@ def _notes(film, codec, result) -> list:
     if _has_alpha(film.pixels) and not _has_alpha(codec.pixels):
         lost.append(f'its transparency is lost with {codec.name}')
     if film.colour[1] in (16, 18):
-        lost.append('it is in HDR, and is seen as if it were not: its colours will be off')
+        lost.append('it is in HDR, and is seen as if it were not: its colors will be off')
     if result.left: lost.append(f'the result cannot hold its {", ".join(result.left)}')
     for l in lost: warnings.warn(f'{label(film.path)}: {l}', ColorganWarning, 3)
     return notes
@@ -934,10 +934,10 @@ def _put_together(film, codec, format, parts):
 def colorize_film(src, # a film: path
                   out, # where to: a path that ends in .mp4, .mkv, .mov or .webm
                   weights='light', size=None, device=None, # as for `Colorizer`; `weights` may be a `Colorizer`
-                  saturation=1., # 0 leaves it grey, 2 is twice as colourful
+                  saturation=1., # 0 leaves it grey, 2 is twice as colorful
                   codec=None, # encoder; None: libx264, or libvpx-vp9 for .webm; 'ffv1' loses nothing
                   crf=None, # how much is lost, where the codec has it: 0 nothing, larger more; None: 18
-                  steady=.95, # share of colour handed on to the next frame, 0 to .99; 0: each by itself
+                  steady=.95, # share of color handed on to the next frame, 0 to .99; 0: each by itself
                   resume=False, # go on with a run that was killed
                   overwrite=False, # write over what is there already
                   preview=False, # make three seconds of it, before and after side by side, instead

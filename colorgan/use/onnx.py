@@ -257,7 +257,7 @@ def _same_weights(model, prefix, first):
 
 # %% ../../nbs/use/01_onnx.ipynb #760f5123
 def _drawn(h, w, seed=0):
-    "A photo to test with: smooth, coloured, a little noisy; uint8 `(h, w, 3)`"
+    "A photo to test with: smooth, colored, a little noisy; uint8 `(h, w, 3)`"
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:h, :w] / 40
     waves = [np.sin(a * x + b * y + c) for a, b, c in rng.uniform(-1, 1, (3, 3)) * [1, 1, 3]]

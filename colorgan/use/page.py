@@ -57,7 +57,7 @@ def network_files(weights): # a model folder, a run, or the name of bundled weig
 def _pictures(weights, # as `Colorizer` takes them
              sample, # a photo
              side=1200): # of the pictures, at most
-    "The sample in black and white and in colour, as JPEG: `{name: bytes}`"
+    "The sample in black and white and in color, as JPEG: `{name: bytes}`"
     grey = read_photo(sample).image.convert('L').convert('RGB')
     grey.thumbnail((side, side))
     ims = {'before.jpg': grey, 'sample.jpg': grey, 'after.jpg': Colorizer(weights)(grey)}
@@ -65,7 +65,7 @@ def _pictures(weights, # as `Colorizer` takes them
 
 # %% ../../nbs/use/03_page.ipynb #0893e8c1
 def _icon(n): # pixels of a side
-    "The half-grey, half-coloured disc as a PNG"
+    "The half-grey, half-colored disc as a PNG"
     big = Image.new('RGB', (4 * n, 4 * n), 'white')
     box = [4 * n // 8, 4 * n // 8, 4 * n * 7 // 8, 4 * n * 7 // 8]
     ImageDraw.Draw(big).pieslice(box, 90, 270, fill='#888888')
