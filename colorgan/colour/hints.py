@@ -20,7 +20,7 @@ def chroma_of(colour: str, # as '#c03030', or a name, as 'teal'
     "The chroma of a color. Raises `ColorganError` if it is none."
     try: rgb = ImageColor.getrgb(colour)[:3]
     except (ValueError, AttributeError, TypeError) as e:
-        raise ColorganError(f'{str(colour)!r} is not a colour: write it like #c03030') from e
+        raise ColorganError(f'{str(colour)!r} is not a color: write it like #c03030') from e
     return np.float32(lab_of_levels(np.array(rgb))[1:])
 
 # %% ../../nbs/colour/02_hints.ipynb #0471de05

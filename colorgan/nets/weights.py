@@ -231,7 +231,7 @@ tags: [image-colorization, gan, fastai, pytorch]
 
 ```sh
 pip install colorgan
-colorgan colorize album --weights {weights} --out album-in-colour
+colorgan colorize album --weights {weights} --out album-in-color
 ```
 
 ## Training

@@ -943,7 +943,7 @@ def colorize_film(src, # a film: path
                   preview=False, # make three seconds of it, before and after side by side, instead
                   progress=True, # show frames per second and the time left, on a terminal or in a notebook
                  ) -> _Report:
-    """A film in colour: all frames at their times, sound, subtitles, chapters and metadata kept.
+    """A film in color: all frames at their times, sound, subtitles, chapters and metadata kept.
     Raises `ColorganError` if it cannot be read or written; what is done then stays in `OUT.parts`."""
     if av is None: raise ColorganError("films need PyAV and OpenCV: pip install 'colorgan[film]'")
     src, out = Path(src), Path(out)
