@@ -288,7 +288,7 @@ def test_hints_spread_as_in_python(address, rows, columns):
             const seen = {L: Float32Array.from(L), ab: Float32Array.from(ab), rows, columns, stride, width, height};
             const once = spread(seen, 1.5, hints), again = spread(seen, 1.5, hints);
             return {ab: [...once.ab], same: once.ab.every((v, i) => v === again.ab[i]), none: [...spread(seen, 1, []).ab],
-                    colors: hints.map(h => chromaOf(h.color))};
+                    colours: hints.map(h => chromaOf(h.colour))};
         }""", dict(L=L.ravel().tolist(), ab=wide.ravel().tolist(), rows=rows, columns=columns, stride=columns + border, width=width,
                    height=height, hints=[dict(x=x, y=y, colour=c) for x, y, c in hints]))
     ab = np.ascontiguousarray(wide[:, :rows, :columns])
