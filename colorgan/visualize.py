@@ -151,6 +151,7 @@ def loss_curves(log, # as `read_log` takes it
             ax.plot(*zip(*series[k]), label=k.replace('_', ' '),
                     marker='.' if len(series[k]) < 20 else None)
         for s in starts: ax.axvline(s, color='.5', ls=':')
+        ax.locator_params(axis='x', nbins=5)
         ax.legend(fontsize=8)
     return picture(fig)
 
