@@ -178,7 +178,7 @@ def _colorize_words(p):
     p.add_argument('--sure', metavar='PNG',
                    help='of one photo, draw there how sure the colors are: white is sure')
     p.add_argument('--unsure', choices=('colour', 'grey'), default='colour',
-                   help='grey: what is a guess stays pale (default: color)')
+                   help='grey: what is a guess stays pale (default: colour)')
     p.add_argument('--keep-tone', action='store_true',
                    help='of sepia and other toned photos: the colors come on top of the tone')
     p.add_argument('--no-mark', action='store_true',
