@@ -68,10 +68,6 @@ def _result(ref, size): # of the true photo
                             f'{size[0]} × {size[1]}: it shows another part, or it was squeezed')
     return im.resize(size, Image.BICUBIC), True
 
-def _at(im, size, square):
-    "As `photo_at`, of an image that is open"
-    return photo_at(im, size, square)
-
 def protocol_name(size, square, n, digest):
     "All that has to be the same for two figures to be compared"
     if size is None: at = 'each at its own size'
@@ -168,12 +164,12 @@ def _scored(stems, found, results, how, device, judges):
     resized, off, digest = dict.fromkeys(results, 0), {n: [] for n in results}, hashlib.sha256()
     for i in range(0, len(stems), 16):
         full = [open_photo(found['truth'][s]) for s in stems[i:i + 16]]
-        truths = [_at(im, **how) for im in full]
+        truths = [photo_at(im, **how) for im in full]
         for s, im in zip(stems[i:i + 16], truths): digest.update(s.encode() + im.tobytes())
         for name in results:
             got = [_result(found[name][s], im.size) for s, im in zip(stems[i:i + 16], full)]
             resized[name] += sum(changed for _, changed in got)
-            ims = [_at(im, **how) for im, _ in got]
+            ims = [photo_at(im, **how) for im, _ in got]
             off[name] += map(_lightness_apart, ims, truths)
             tables.add(name, ims, truths)
             for f in more:
@@ -203,8 +199,8 @@ def _sheet(stems, found, results, how):
     rows = []
     for s in stems:
         full = open_photo(found['truth'][s])
-        ims = [_at(_result(found[n][s], full.size)[0], **how) for n in results]
-        rows.append([_at(full, **how).convert('L'), *ims, _at(full, **how)])
+        ims = [photo_at(_result(found[n][s], full.size)[0], **how) for n in results]
+        rows.append([photo_at(full, **how).convert('L'), *ims, photo_at(full, **how)])
     return show_sheet(rows, ['grey', *results, 'truth'], height=128)
 
 def verdict_table(verdict: dict, # of `judge_folders`
@@ -324,7 +320,7 @@ def blind_page(stems, found, results, how) -> str: # as in `judge_folders`
     for s in stems:
         full = open_photo(found['truth'][s])
         ims = [*(_result(found[n][s], full.size)[0] for n in results), full]
-        ims = [_at(im, **how) for im in ims]
+        ims = [photo_at(im, **how) for im in ims]
         for im in ims: im.thumbnail((360, 360))
         photos.append(dict(stem=s, images=[data_url(encode(im, 'JPEG', 88)) for im in ims]))
     content = json.dumps(dict(names=names, photos=photos)).encode()
