@@ -7,6 +7,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -24,6 +25,15 @@ def flagged(flag): return [p for p in notebooks if f'#| {flag}' in p.read_text(e
 
 # Seconds, after which a notebook stands still: two attempts end before pytest's `faulthandler_timeout` ends them.
 limits = {'': 300, 'cuda': 300, 'slow': 1000}
+
+
+@pytest.fixture(autouse=True)
+def temporary(monkeypatch):
+    """Where a notebook keeps its temporary folders: they end with it, and together they would fill a small disk. The name
+    is short, for the names of sockets in it may have 107 characters."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        monkeypatch.setenv('TMPDIR', folder)
+        yield
 
 
 def run(notebook, flags=''):

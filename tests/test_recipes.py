@@ -1,6 +1,7 @@
 """Every recipe learns, is saved, loaded and exported, colorizes, and takes whatever `colorgan train` can be told."""
 import json
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def batch():
 
 
 @pytest.fixture(params=recipes, scope='module')
-def trained(request, batch, tmp_path_factory):
+def trained(request, batch):
     """A recipe, its generator after some steps on one batch, and the folder it was saved to.
     VGG16, without norms, needs smaller steps."""
     torch.manual_seed(0)
@@ -73,7 +74,7 @@ def trained(request, batch, tmp_path_factory):
                    Schedule(learn.clock, 'cosine') if request.param == 'vgg16-latent'
                    else None)
     with learn.no_bar(), learn.no_logging(): learn.fit(epochs, cbs=cbs)
-    return recipe, gen.eval(), save_model(tmp_path_factory.mktemp('model'), gen, recipe)
+    with tempfile.TemporaryDirectory() as folder: yield recipe, gen.eval(), save_model(folder, gen, recipe)
 
 
 def test_overfits_one_batch(trained, batch):
