@@ -167,7 +167,7 @@ def workspace(name='colorgan', # name of the folder
         from google.colab import drive as colab
         colab.mount(drive)
         root = Path(drive)/'MyDrive'
-    except ImportError: pass
+    except ImportError: pass # not on Colab
     except Exception as e:
         root = Path.cwd()
         print(f'Google Drive could not be mounted ({e}), so work is kept on the local disk, '

@@ -96,7 +96,9 @@ class RunFolder:
             except BlockingIOError:
                 raise ColorganError(f'another process is training in {self.path}: '
                                     'wait for it, or give another folder') from None
-            except OSError: pass
+            except OSError as e:
+                print(f'{self.path} cannot be locked ({e.strerror or e}): '
+                      'let no other process train there.')
             yield
     def is_locked(self) -> bool:
         "Whether a process of this machine is training in the folder"

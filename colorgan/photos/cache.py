@@ -140,7 +140,7 @@ def estimate(refs, short, look=48) -> int: # bytes
     sizes = []
     for r in refs[::max(len(refs) // look, 1)]:
         try: sizes.append(np.prod(fit(open_photo(r, short), short).size) * 3)
-        except ColorganError: pass
+        except ColorganError: pass # `make_cache` names it
     return HEAD + int(len(refs) * (np.mean(sizes) if sizes else 0))
 
 # %% ../../nbs/photos/03_cache.ipynb #6aa83c8a
