@@ -1,4 +1,5 @@
 """What Windows and macOS do differently: locks without fcntl, consoles that lack letters, paths."""
+import errno
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import types
 import pytest
 
 from colorgan import core
+from colorgan.engine.folder import RunFolder
 from light_install import main as light
 
 
@@ -24,6 +26,13 @@ def test_a_lock_keeps_others_out(tmp_path):
         core.lock(one)
         with pytest.raises(BlockingIOError): core.lock(other, wait=False)
     with open(tmp_path/'lock', 'w') as other: core.lock(other, wait=False)
+
+
+def test_where_files_cannot_be_locked_a_training_says_so_and_goes_on(tmp_path, monkeypatch, capsys):
+    def none(fd, how): raise OSError(errno.ENOLCK, 'No locks available')
+    monkeypatch.setattr(core, 'fcntl', types.SimpleNamespace(flock=none, LOCK_EX=2, LOCK_NB=4))
+    with RunFolder(tmp_path/'run').locked(): pass
+    assert capsys.readouterr().out.count('cannot be locked (No locks available)') == 1
 
 
 def test_a_lock_by_bytes_as_on_windows(tmp_path, monkeypatch):
