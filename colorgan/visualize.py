@@ -122,12 +122,14 @@ curves = {'ab distance': ('ab_error', 'watched_ab'),
           'the two players': ('adversarial', 'critic')}
 
 def _series(lines):
-    "By curve: where on the axis of photos seen, and the values; and where the second stage begins"
-    series, offset, seen, stage, starts = {}, 0, 0, None, []
+    "By curve: where on the axis of photos seen, and the values; and where another stage or run begins"
+    series, starts, offset, seen = {}, [], 0, 0
+    stage = epoch = None
     for i, d in enumerate(lines):
-        if d.get('stage') != stage:
-            offset, stage = seen, d.get('stage')
-            if i: starts.append(offset)
+        if i and (d.get('stage') != stage or d.get('epoch', i) <= epoch):
+            offset = seen
+            starts.append(offset)
+        stage, epoch = d.get('stage'), d.get('epoch', i)
         seen = offset + d.get('photos', d.get('epoch', i) + 1)
         for k, v in d.items():
             other_scale = stage == 'gan' and k in ('train_loss', 'valid_loss')
@@ -139,7 +141,7 @@ def _series(lines):
 def loss_curves(log, # as `read_log` takes it
                 size=(9, 2.6), # inches
                ) -> Image.Image:
-    "Metrics and losses, epoch by epoch; a dotted line where the second stage begins"
+    "Metrics and losses, epoch by epoch; a dotted line where another stage or run begins"
     lines = read_log(log)
     (series, starts), fig = _series(lines), Figure(size, layout='constrained')
     shown = {t: [k for k in ks if k in series] for t, ks in curves.items()}
