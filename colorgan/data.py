@@ -47,22 +47,6 @@ def split_photos(data, # photos, as `photo_files` takes them
     n = min(max(round(len(order) * valid), 1), len(order) - 1)
     return [refs[i] for i in order[n:]], [refs[i] for i in order[:n]]
 
-# %% ../nbs/01_data.ipynb #ad519019
-def screen_split(train, valid, # two lists of references
-                 **thresholds, # of `reasons`
-                ) -> tuple: # both lists without what was left out, and how many were for which reason
-    "Both halves of a split screened, and no photo in both. Raises `ColorganError` if one is empty then."
-    rows = [measure_photos(r) for r in (train, valid)]
-    why = [reasons(r, **thresholds) for r in rows]
-    why[0][(why[0] == '') & twins(rows[0], rows[1][why[1] == ''])] = twin
-    kept = [[r for r, w in zip(refs, ws) if not w] for refs, ws in zip((train, valid), why)]
-    left_out = {str(k): int(n)
-                for k, n in zip(*np.unique(np.concatenate(why), return_counts=True)) if k}
-    if not all(kept):
-        raise ColorganError(f'no photos are left after screening ({left_out}): look at them '
-                            'with `colorgan inspect`, or pass screen=False')
-    return *kept, left_out
-
 # %% ../nbs/01_data.ipynb #7ee025af
 def through_cache(train, valid, # two lists of references
                   size, # side of the squares that will be cut from them
@@ -86,6 +70,22 @@ def through_cache(train, valid, # two lists of references
         raise ColorganError('not one of the photos to train on, or to check on, can be read: '
                             'look at what they are')
     return train, valid, path
+
+# %% ../nbs/01_data.ipynb #ad519019
+def screen_split(train, valid, # two lists of references
+                 **thresholds, # of `reasons`
+                ) -> tuple: # both lists without what was left out, and how many were for which reason
+    "Both halves of a split screened, and no photo in both. Raises `ColorganError` if one is empty then."
+    rows = [measure_photos(r) for r in (train, valid)]
+    why = [reasons(r, **thresholds) for r in rows]
+    why[0][(why[0] == '') & twins(rows[0], rows[1][why[1] == ''])] = twin
+    kept = [[r for r, w in zip(refs, ws) if not w] for refs, ws in zip((train, valid), why)]
+    left_out = {str(k): int(n)
+                for k, n in zip(*np.unique(np.concatenate(why), return_counts=True)) if k}
+    if not all(kept):
+        raise ColorganError(f'no photos are left after screening ({left_out}): look at them '
+                            'with `colorgan inspect`, or pass screen=False')
+    return *kept, left_out
 
 # %% ../nbs/01_data.ipynb #62ce9916
 def _what(data, valid, items, seed):
