@@ -186,7 +186,7 @@ def _(answer):
           'That is more than the 128 pixels of its photos: near the middle, each logit sees '
           'all of the photo.')
 def _(answer):
-    "how many pixels of the original photo, along a side, one logit of the discriminator of `light` sees"
+    "how many pixels of the original photo, along a side, one logit of the discriminator of `light-plain` sees"
     from colorgan.critic import patch_size
     from colorgan.recipes import get_recipe
     r = get_recipe('light-plain')
