@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import EngFormatter
 from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from plum import dispatch
@@ -154,6 +155,7 @@ def loss_curves(log, # as `read_log` takes it
                     marker='.' if len(series[k]) < 20 else None)
         for s in starts: ax.axvline(s, color='.5', ls=':')
         ax.locator_params(axis='x', nbins=5)
+        ax.xaxis.set_major_formatter(EngFormatter(sep=''))
         ax.legend(fontsize=8)
     return picture(fig)
 

@@ -286,7 +286,7 @@ def publish(weights, # a model folder, or a run
             repo, # where to: 'owner/name' on the Hugging Face Hub
             scores: dict, # see `model_card`
             limits='', # see `model_card`
-            token=None, # None: the one that `huggingface-cli login` has stored
+            token=None, # None: the one that `hf auth login` has stored
             api=None, # None: `huggingface_hub.HfApi`
            ) -> str: # the page of the model
     "Write the card of a model into its folder and upload both; raises `ColorganError` if that cannot be done"
