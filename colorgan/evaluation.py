@@ -207,10 +207,10 @@ def frontier(tables, # `Tables` of `score_set`
 def at_colourfulness(rows, # of `frontier`
                      cf, # colorfulness, divided by the truth's
                      score, # 'ab', 'de2000', 'frechet', 'fid', or 'factor' of the chroma
-                    ) -> float: # interpolated
+                    ) -> float: # interpolated; nan where the curve does not reach
     "Where a frontier is at that colorfulness"
     rows = sorted(rows, key=lambda r: r['cf'])
-    return float(np.interp(cf, [r['cf'] for r in rows], [r[score] for r in rows]))
+    return float(np.interp(cf, [r['cf'] for r in rows], [r[score] for r in rows], np.nan, np.nan))
 
 # %% ../nbs/11_evaluation.ipynb #02de2c07
 def frontier_picture(frontiers, # name: rows of `frontier`

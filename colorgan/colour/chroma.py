@@ -191,7 +191,7 @@ def join_strip(y: np.ndarray,   # luminance, uint16 `(h, w)`
                b: np.ndarray,   # b / 200, likewise
                out: np.ndarray, # uint8 `(3, h, w)`: red, green and blue are written here
               ):
-    "Luminance and chroma joined to RGB; colors that do not exist keep lightness and hue and lose chroma"
+    "Luminance and chroma joined to RGB; colors that do not exist keep lightness, nearly keep hue, and lose chroma"
     light, Y = lookup(root_table(), y), y.astype(np.float32)
     Y *= np.float32(1 / Y_MAX)
     a += light

@@ -215,9 +215,10 @@ def verdict_table(verdict: dict, # of `judge_folders`
         rank = f" ({r['ranks'][m]['rank']}.)" if m in r['ranks'] else ''
         return f'{r[m]:.2f}{rank}'
     for r in verdict['rows']:
+        equal = at_colourfulness(r['frontier'], .9, 'de2000')
         lines.append([r['name'], *(cell(r, m) for m in shown), f"{r['cf']:.1f}",
                       f"{r['mean_rank']:.1f}",
-                      f"{at_colourfulness(r['frontier'], .9, 'de2000'):.3f}"])
+                      'not reached' if np.isnan(equal) else f'{equal:.3f}'])
     first = verdict['rows'][0]
     grey = [f"{first[k]:.2f}" if (k := f'{m}_grey') in first else '' for m in shown]
     lines.append(['grey', *grey, '0.0', '', '1.000'])

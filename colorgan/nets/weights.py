@@ -218,6 +218,13 @@ def _score_table(scores: dict, # name of a set of photos: what `evaluate` return
                      *(cell(k) for k in list(_SCORES)[1:])])
     return '\n'.join('| ' + ' | '.join(r) + ' |' for r in rows)
 
+def _sizes(scores):
+    "The sizes at which they were measured, in words"
+    sizes = {r.get('size') for r in scores.values()}
+    if sizes == {None}: return 'each judged at its own size'
+    if None in sizes: return 'judged at different sizes'
+    return f"judged with a short side of {' or '.join(map(str, sorted(sizes)))} pixels"
+
 # %% ../../nbs/nets/05_weights.ipynb #26a13343
 _ABOUT = '''---
 license: apache-2.0
@@ -247,7 +254,7 @@ Recipe `{recipe}`: {source}. Trained on {data}.
 _CARD = _ABOUT + '''
 ## Scores
 
-On photos that were never trained on, each judged at its own size; in brackets, the score of grey photos or of the truth
+On photos that were never trained on, {sizes}; in brackets, the score of grey photos or of the truth
 (`colorgan evaluate PHOTOS --weights {weights} --json FILE`):
 
 {scores}
@@ -276,7 +283,7 @@ def model_card(weights, # a model folder, a run, or the name of bundled weights
     name = name or folder.name
     return _CARD.format(name=name, weights=f'hf:{name}' if '/' in name else name, recipe=info['recipe'].name,
                         source=info['recipe'].source,
-                        scores=_score_table(scores),
+                        scores=_score_table(scores), sizes=_sizes(scores),
                         limits=f'{limits}\n\n{_LIMITS}'.strip(), **facts)
 
 # %% ../../nbs/nets/05_weights.ipynb #f092ca4c
