@@ -21,11 +21,16 @@ def execute(path, flags=()):
     return book
 
 
+def progress(output): return output.get('name') == 'stderr' and output.text.startswith('\r')
+
+
 def plain(book):
     "Without what tells of this run only; `nbdev-clean` does the rest."
     book.metadata = {'kernelspec': {'display_name': 'python3', 'language': 'python',
                                     'name': 'python3'}}
-    for cell in book.cells: cell.metadata.pop('tags', None)
+    for cell in book.cells:
+        cell.metadata.pop('tags', None)
+        if 'outputs' in cell: cell.outputs = [o for o in cell.outputs if not progress(o)]
     return book
 
 
