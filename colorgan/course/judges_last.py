@@ -144,10 +144,11 @@ def _(answer):
     if not isinstance(answer, str): return 'write the command as a text, in quotation marks'
     name, *words = shlex.split(answer) or ['']
     if name != 'colorgan': return 'the line begins with the name of the program, colorgan'
-    a = parser().parse_args(words)
+    try: a = parser().parse_args(words)
+    except SystemExit: return 'colorize the folder album, and nothing else'
     if getattr(a, 'input', None) != ['album']:
         return 'colorize the folder album, and nothing else'
-    if a.out.rstrip('/') != 'strong': return 'the results should go into the folder strong'
+    if (a.out or '').rstrip('/') != 'strong': return 'the results should go into the folder strong'
     if a.weights != 'light': return 'those are other weights than light'
     if a.saturation != 2:
         return 'it is not twice as colorful: look for the option in colorgan colorize --help'

@@ -92,7 +92,7 @@ def fusion_net(n_out=2, # channels to predict
 # %% ../../nbs/nets/04_zoo.ipynb #6cf6c603
 def _vgg_features(name, # 'vgg16' or 'vgg19'
                  pretrained=True): # True: ImageNet weights if they can be had; False: random; or a file of weights
-    "The convolutions of torchvision's VGG, without the classifier, which is 20 times larger"
+    "The convolutions of torchvision's VGG, without the classifier, which is six to eight times larger"
     layers = vgg.make_layers(vgg.cfgs[{'vgg16': 'D', 'vgg19': 'E'}[name]])
     for m in layers:
         if isinstance(m, nn.Conv2d):

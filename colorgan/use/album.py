@@ -273,5 +273,7 @@ def colorize_pipe(src, # a photo, as `read_pages` takes it: an open file, for ex
     job = _Job(src, Path(f'x.{format}' if format else f'x{own}'))
     album = _Album(colorizer, **settings)
     content = album.content(job)
-    for phrase in album.said: warnings.warn(f'the photo is {phrase}', ColorganWarning, 2)
+    for phrase in album.said:
+        said = phrase if phrase.startswith('not ') else f'the photo is {phrase}'
+        warnings.warn(said, ColorganWarning, 2)
     return content
