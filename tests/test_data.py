@@ -23,7 +23,7 @@ from PIL import Image
 
 from colorgan import core
 from colorgan.photos import sources
-from colorgan.photos.cache import make_cache
+from colorgan.photos.cache import cached, make_cache
 from colorgan.core import ColorganError
 from colorgan.photos.refs import open_cache
 from colorgan.photos.files import open_photo
@@ -445,7 +445,7 @@ def test_no_room_for_a_cache(tmp_path, monkeypatch, capsys):
 
 
 maker = """import sys
-from colorgan.photos.cache import make_cache
+from colorgan.photos.cache import cached, make_cache
 make_cache(sys.argv[1], sys.argv[2], size=64, workers=2, say=lambda text: None)"""
 
 
@@ -522,3 +522,33 @@ def test_workers_go_when_their_parent_is_killed(tmp_path):
         except OSError: return b''
     while left() and time.time() < until: time.sleep(.2)
     assert not left()
+
+
+def test_a_zip_that_has_changed_is_opened_again(tmp_path):
+    path = zipped(tmp_path/'z.zip', 2, 'old')
+    assert [r.inner for r in photo_files(path)] == ['old/0.jpg', 'old/1.jpg']
+    zipped(path, 3, 'new')
+    os.utime(path, ns=(0, 0))
+    assert [r.inner for r in photo_files(path)] == ['new/0.jpg', 'new/1.jpg', 'new/2.jpg']
+
+
+def test_photos_of_a_zip_are_cached_and_a_damaged_copy_is_replaced(tmp_path, own_cache):
+    refs = photo_files(zipped(tmp_path/'z.zip'))
+    out = cached(refs, 32, keep=tmp_path/'drive')
+    copy = tmp_path/'drive'/out.name
+    copy.write_bytes(copy.read_bytes()[:100])
+    assert cached(refs, 32, keep=tmp_path/'drive') == out
+    assert copy.read_bytes() == out.read_bytes()
+
+
+def test_a_collection_without_photos_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setitem(sources.names, 'nothing', lambda: [])
+    with pytest.raises(ColorganError): photo_files('nothing')
+
+
+def test_a_full_disk_is_not_blamed_on_the_archive(tmp_path, monkeypatch):
+    path = zipped(tmp_path/'z.zip')
+    def full(*args): raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(zipfile.ZipFile, 'extractall', full)
+    with pytest.raises(ColorganError, match='No space left on device.*make room'): sources.unpack(path, tmp_path/'out')
+    assert path.exists() and not list(tmp_path.glob('out*'))

@@ -23,10 +23,13 @@ from colorgan import run as run_module
 from colorgan.cli import main
 from colorgan.critic import create_critic
 from colorgan.data import get_dls
+from colorgan.engine import drive
+from colorgan.engine.callbacks import ColourMetrics, tracked
 from colorgan.engine.checkpoint import StartAt
 from colorgan.engine.drive import mirrored
 from colorgan.engine.learner import Clock
 from colorgan.gan import gan_learner
+from colorgan.generator import create_gen
 from colorgan.core import ColorganError
 from colorgan.loss import gradient_penalty
 from colorgan.pretrain import pretrain_learner
@@ -451,3 +454,49 @@ def test_compiled_training(tmp_path):
                     for c in (False, True))
     for p, q in zip(load_tensors(plain).values(), load_tensors(fused).values(), strict=True):
         assert (p - q).abs().max() < 1e-3
+
+
+def test_after_an_error_the_learner_and_the_network_are_as_before():
+    class Trips(Callback):
+        def after_loss(self): raise RuntimeError('tripped')
+    frozen = replace('light-plain', size=32, bs=2, gen_kw={'width': .25}, frozen=2)
+    learn = pretrain_learner(get_dls('bundled', size=32, bs=2, device='cpu'), frozen,
+                             create_gen(frozen, pretrained=False))
+    metrics = list(learn.metrics)
+    with learn.no_bar(), learn.no_logging(), pytest.raises(RuntimeError, match='tripped'):
+        learn.fit(1, cbs=[ColourMetrics(), Trips()])
+    assert list(learn.metrics) == metrics
+    assert all(p.requires_grad for p in learn.model.net.encoder.parameters())
+
+
+def test_a_table_of_epochs_is_whole_before_the_first_epoch_has_ended(tmp_path):
+    class Look(Callback):
+        def after_batch(self): seen.append((tmp_path/'run'/'pretrain.csv').read_text().splitlines())
+    for start, lines in (0, 1), (1, 2):
+        seen = []
+        learn = pretrain_learner(get_dls('bundled', size=32, bs=2, device='cpu'), recipe)
+        with tracked(['csv'], tmp_path/'run', {}) as callbacks, learn.no_bar(), learn.no_logging():
+            learn.fit(2, cbs=[StartAt(start), *callbacks('pretrain'), Look()])
+        assert len(seen[0]) == lines, seen[0]
+
+
+def test_a_copy_from_drive_that_broke_off_goes_on(tmp_path, monkeypatch):
+    quietly(out=tmp_path/'far')
+    n, whole = 0, drive.copy_verified
+    def breaks(a, b):
+        nonlocal n
+        n += 1
+        if n == 4: raise OSError(5, 'Input/output error')
+        whole(a, b)
+    monkeypatch.setattr(drive, 'copy_verified', breaks)
+    with pytest.raises(ColorganError, match='cannot be copied'): drive.bring_back(tmp_path/'far', tmp_path/'near')
+    assert not (tmp_path/'near'/'run.json').exists()
+    with redirect_stdout(io.StringIO()): drive.bring_back(tmp_path/'far', tmp_path/'near')
+    names = lambda root: sorted(p.relative_to(root) for p in root.rglob('*') if p.suffix != '.lock')
+    assert names(tmp_path/'near') == names(tmp_path/'far')
+
+
+def test_the_share_of_a_stage_is_at_most_one():
+    clock = Clock(minutes=1)
+    clock.spent = 65.
+    assert clock.share() == 1.

@@ -110,7 +110,8 @@ def test_damaged_checkpoint_falls_back(tmp_path, alone, capsys):
     newest = Checkpoints(out/'checkpoints').files()[-1]
     newest.write_bytes(newest.read_bytes()[:-500])
     assert Checkpoints(out/'checkpoints').load()['learner']['train_iter'] < int(newest.stem)
-    assert f'The checkpoint {newest.name} is damaged; the checkpoint before it is taken.' in capsys.readouterr().out
+    assert (f'The checkpoint {newest.name} is damaged and now called {newest.name}.damaged; '
+            'the checkpoint before it is taken.') in capsys.readouterr().out
     finish(out, alone)
 
 

@@ -20,7 +20,7 @@ from fastcore.foundation import L
 from io import BytesIO
 from safetensors.torch import save as safetensors
 from ..colour.metrics import colour_scores
-from ..core import ColorganError, write_whole
+from ..core import ColorganError, make_folder, write_whole
 from .distributed import all_reduce_max, rank
 from .order import LinkedCallback, callback_of, order_of
 from ..nets.blocks import evaluating
@@ -93,7 +93,7 @@ class ColourMetrics(LinkedCallback):
                  batch=None, # or your own `(x, y)`, network range, on the device
                  ema=None): # the learner's `EMA`, if `every` is to measure the average
         self.n, self.every, self.batch, self.history = n, every, batch, []
-        self.ema, self.needs = ema, [ema] if ema else []
+        self.ema, self.needs, self.ours = ema, [ema] if ema else [], []
     def before_fit(self):
         self.run = not hasattr(self.learn, 'lr_finder') and not hasattr(self.learn, 'gather_preds')
         if not self.run: return
@@ -107,7 +107,10 @@ class ColourMetrics(LinkedCallback):
         self.look()
         if self.ema: self.ema.swap()
     def after_validate(self): self.look()
-    def after_fit(self): self.learn.metrics = L(m for m in self.learn.metrics if m not in self.ours)
+    def after_fit(self):
+        self.learn.metrics = L(m for m in self.learn.metrics if m not in self.ours)
+        self.ours = []
+    def after_error(self): self.after_fit()
     @torch.no_grad()
     def look(self):
         "Measure the generator as it is now"
@@ -265,12 +268,21 @@ class TableLogger(CSVLogger):
     "fastai's table of epochs; after a resume the lines up to the checkpoint stay"
     def __init__(self, path): super().__init__(path.absolute())
     def before_fit(self):
-        self.old = (self.fname.read_text(encoding='utf-8').splitlines(True)[1:]
-                    if self.fname.exists() else [])
-        super().before_fit()
+        self.file = None
+        self.old_logger, self.learn.logger = self.logger, self._write_line
     def before_epoch(self):
-        self.file.writelines(line for line in self.old if int(line.split(',')[0]) < self.epoch)
-        self.old = []
+        "Before the first epoch that is trained: the table as far as the one before it, whole"
+        if self.file: return
+        old = (self.fname.read_text(encoding='utf-8').splitlines(True)[1:]
+               if self.fname.exists() else [])
+        kept = [line for line in old if int(line.split(',')[0]) < self.epoch]
+        head = ','.join(self.recorder.metric_names) + '\n'
+        make_folder(self.fname.parent)
+        write_whole(self.fname, ''.join([head, *kept]).encode())
+        self.file = self.fname.open('a')
+    def after_fit(self):
+        if self.file: self.file.close()
+        self.learn.logger = self.old_logger
 
 # %% ../../nbs/engine/01_callbacks.ipynb #7c930a3c
 def tensorboard_callback(folder): # of the events

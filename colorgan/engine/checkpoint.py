@@ -99,8 +99,8 @@ class Checkpoints:
         for f in reversed(self.files()):
             if state := read_checkpoint(f): return state
             os.replace(f, f'{f}.damaged')
-            print(f'The checkpoint {f.name} is damaged; the checkpoint before it is taken. '
-                  f'The damaged one is now called {f.name}.damaged.')
+            print(f'The checkpoint {f.name} is damaged and now called {f.name}.damaged; '
+                  + ('the checkpoint before it is taken.' if self.files() else 'there is no other.'))
     def save(self,
              state, # tensors and plain data
              number): # the larger, the newer

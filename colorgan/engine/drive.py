@@ -116,10 +116,14 @@ def bring_back(far, near):
         raise ColorganError(f'{progress["host"]} wrote to {far} {age:.0f} seconds ago: '
                             'if that training has ended, wait two minutes')
     if (here or near_at >= 0) and near_at >= far_at: return
-    for f in far.rglob('*'):
-        if not f.is_file() or f.suffix == '.part': continue
-        make_folder((near/f.relative_to(far)).parent)
-        copy_verified(f, near/f.relative_to(far))
+    last = lambda f: (f.name == 'run.json', f.suffix == '.pt', f) # they say how far the copy is
+    try:
+        for f in sorted((f for f in far.rglob('*') if f.is_file() and f.suffix != '.part'), key=last):
+            make_folder((near/f.relative_to(far)).parent)
+            copy_verified(f, near/f.relative_to(far))
+    except OSError as e:
+        raise ColorganError(f'the run in {far} cannot be copied to {near} ({e.strerror or e}): '
+                            'try again, and it goes on from there') from e
     print(f'The run was found in {far} and copied to {near}.')
 
 # %% ../../nbs/engine/04_drive.ipynb #31c1a425

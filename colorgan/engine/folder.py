@@ -155,7 +155,7 @@ def duration(seconds) -> str:
     "Seconds, minutes, hours or days in words"
     for unit, n in (('day', 86400), ('hour', 3600), ('minute', 60)):
         if seconds >= 1.5 * n: return f'{seconds / n:.0f} {unit}s'
-    return f'{seconds:.0f} seconds'
+    return f'{seconds:.0f} second' + 's' * (round(seconds) != 1)
 
 # %% ../../nbs/engine/03_folder.ipynb #a24ef9c5
 _stage_names = dict(pretrain='pixel loss', gan='adversarial')

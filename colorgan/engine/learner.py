@@ -88,7 +88,7 @@ class Clock(Callback):
     def before_train(self): self.since = time.perf_counter() - self.spent
     def share(self): # 0 to 1
         "The share of the stage that is done"
-        return self.spent / (self.minutes * 60) if self.minutes else self.pct_train
+        return min(self.spent / (self.minutes * 60), 1.) if self.minutes else self.pct_train
     def after_batch(self):
         spent = time.perf_counter() - self.since
         self.spent = all_reduce_max(spent) if self.minutes else spent
@@ -265,7 +265,7 @@ class Sharpness(Callback):
 # %% ../../nbs/engine/00_learner.ipynb #83c07cae
 class Frozen(Callback):
     "Keep the first stages of the generator's encoder as they are, batch norm and all"
-    run_valid = False
+    order, run_valid = order_of('Frozen'), False
     def __init__(self, n, # how many stages; timm's blocks count one by one
                  gen): # the generator
         children = gen.net.encoder.named_children()
@@ -276,6 +276,7 @@ class Frozen(Callback):
         for m in self.stages: m.eval()
     def after_fit(self):
         for m in self.stages: m.requires_grad_(True)
+    def after_error(self): self.after_fit()
 
 # %% ../../nbs/engine/00_learner.ipynb #23c27db9
 class FrozenNorms(Callback):

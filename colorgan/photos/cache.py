@@ -252,14 +252,14 @@ def cached(data, # photos, as `photo_files` takes them
     """The cache of `data`: the one that is there, if it is whole and of the same photos; else
     it is made. A cache is its own."""
     parts = [data] if isinstance(data, (str, os.PathLike)) else [d for d in data]
-    if len(parts) == 1 and os.path.isfile(parts[0]) and is_cache(parts[0]): return Path(parts[0])
+    one = parts[0] if len(parts) == 1 and isinstance(parts[0], (str, os.PathLike)) else ''
+    if os.path.isfile(one) and is_cache(one): return Path(one)
     name = f'{_called(parts)}-{size}.cache'
     out, copy = Path(folder or cache_folder())/name, keep and Path(keep)/name
     if copy and not out.exists() and copy.exists(): _copy(copy, out)
     if out.exists(): _check(out)
     make_cache(data if refs is None else refs, out, size, say=say)
-    if copy and not (copy.exists() and open_cache(copy).head == open_cache(out).head):
-        _copy(out, copy)
+    if copy and not _same(copy, out): _copy(out, copy)
     return out
 
 # %% ../../nbs/photos/03_cache.ipynb #41fa8325
@@ -286,3 +286,8 @@ def _check(path):
     except DamagedCache as e:
         print(e)
         path.unlink()
+
+def _same(copy, cache):
+    "Whether the copy is one of this cache; a damaged one is not"
+    try: return copy.exists() and open_cache(copy).head == open_cache(cache).head
+    except DamagedCache: return False

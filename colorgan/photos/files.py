@@ -454,7 +454,7 @@ def left_out(photo, # a `Photo`
             ) -> list: # of phrases
     "What of a photo's file its result cannot keep"
     has = {**photo.info, 'alpha': photo.alpha is not None, 'deep': photo.deep is not None}
-    long = {k for k in ('exif', 'xmp')
+    long = {k for k in ('exif', 'xmp', 'iptc')
             if format == 'JPEG' and len(photo.info.get(k, b'')) > _longest - 2000}
     return photo.lost + [f'{what}, which {format} cannot hold' + ' at such a length' * (k in long)
                          for k, what in _kinds.items()

@@ -22,7 +22,11 @@ from ..colour.lab import rgb_from_lab
 
 # %% ../../nbs/photos/01_refs.ipynb #4c728c49
 @lru_cache(maxsize=8)
-def open_zip(path, pid): return zipfile.ZipFile(path)
+def _opened(path, pid, changed): return zipfile.ZipFile(path)
+
+def open_zip(path): # of the zip; raises what `zipfile.ZipFile` raises
+    "The `ZipFile`, opened once in each process, and again when the file has changed"
+    return _opened(path, os.getpid(), os.stat(path).st_mtime_ns)
 
 # %% ../../nbs/photos/01_refs.ipynb #2c29a9db
 @dataclass(frozen=True, slots=True)
@@ -35,11 +39,11 @@ class ZipPhoto:
     def inner(self): return self.name
     @property
     def stamp(self):
-        i = open_zip(self.zip, os.getpid()).getinfo(self.name)
+        i = open_zip(self.zip).getinfo(self.name)
         return i.file_size, i.CRC
     def image(self):
         "The Pillow image, not decoded yet; refuses an entry that unfolds to more bytes than `limits` allow"
-        z = open_zip(self.zip, os.getpid())
+        z = open_zip(self.zip)
         if z.getinfo(self.name).file_size > limits['bytes']:
             raise ColorganError(f"{photo_name(self)} unfolds to more than {limits['bytes']:,} bytes")
         return opened(BytesIO(z.read(self.name)))

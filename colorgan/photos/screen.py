@@ -60,7 +60,7 @@ def measure_photos(refs, # from `photo_files`
 
 # %% ../../nbs/photos/04_screen.ipynb #28aea0d3
 unreadable, tiny, long, colourless, twin = 'cannot be read', 'too small', 'too long', 'no color', 'also held out'
-def reasons(rows, # from `measured`
+def reasons(rows, # from `measure_photos`
             colour=1.5, # least color that lightness does not explain, in Lab units
             smallest=32, # least short side, in pixels
             aspect=3., # most that the long side may be of the short one

@@ -67,6 +67,10 @@ def unpack(archive, # a zip, or a tar, compressed or not
                 a.extractall(part)
             else: a.extractall(part, filter=_no_more_than(most, times))
     except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError, zlib.error) as e:
+        if getattr(e, 'errno', None):
+            shutil.rmtree(part, ignore_errors=True)
+            raise ColorganError(f'{archive} cannot be unpacked to {folder} ({e.strerror}): '
+                                'make room for it, and try again') from e
         raise ColorganError(f'{archive} cannot be unpacked ({e}): delete it, so that it is '
                             'downloaded again') from e
     os.replace(part, folder)
@@ -233,7 +237,7 @@ class HFPhoto:
 
 # %% ../../nbs/photos/02_sources.ipynb #9bfeaea7
 def hugging_face(name) -> list: # references
-    "The photos of the dataset `name`: those of its first column of images"
+    "The photos of the dataset with that id: those of its first column of images"
     data = _hf(name)
     columns = [k for k, f in data.features.items() if type(f).__name__ == 'Image']
     if not columns:
@@ -287,7 +291,7 @@ def _in_folder(folder, wanted=is_photo):
 def _in_zip(path, wanted=is_photo):
     """The photos in a zip, sorted by name; entries that are encrypted or whose names lead out
     of the zip are left out"""
-    try: infos = open_zip(str(path), os.getpid()).infolist()
+    try: infos = open_zip(str(path)).infolist()
     except Exception as e:
         raise ColorganError(f'{photo_name(path)} cannot be read as a zip: {e}') from e
     safe = (lambda n: not n.startswith(('/', '\\'))
@@ -325,7 +329,7 @@ def _named(name):
         raise ColorganError(f"there is no {photo_name(name)}: give a folder, a zip, a list, "
                             f"hf: and a dataset, or one of {', '.join(names)}")
     found = names[name]()
-    return found if hasattr(found[0], 'image') else [r for p in found for r in _in_path(p)]
+    return found if found and hasattr(found[0], 'image') else [r for p in found for r in _in_path(p)]
 
 # %% ../../nbs/photos/02_sources.ipynb #3c1536fb
 def _in_path(path):
