@@ -115,7 +115,7 @@ def bring_back(far, near):
     if progress and progress['host'] != platform.node() and age < 120 and not there.get('finished'):
         raise ColorganError(f'{progress["host"]} wrote to {far} {age:.0f} seconds ago: '
                             'if that training has ended, wait two minutes')
-    if (here or near_at >= 0) and near_at >= far_at: return
+    if near_at > far_at or near_at == far_at and (here or not there): return
     last = lambda f: (f.name == 'run.json', f.suffix == '.pt', f) # they say how far the copy is
     try:
         for f in sorted((f for f in far.rglob('*') if f.is_file() and f.suffix != '.part'), key=last):
