@@ -21,7 +21,9 @@ def execute(path, flags=()):
     return book
 
 
-def progress(output): return output.get('name') == 'stderr' and output.text.startswith('\r')
+def noise(output):
+    "Progress that overwrites itself, and what libraries log"
+    return output.get('name') == 'stderr' and re.match(r'\r|[IWE]\d{4} |Detected out of order', output.text)
 
 
 def plain(book):
@@ -30,7 +32,7 @@ def plain(book):
                                     'name': 'python3'}}
     for cell in book.cells:
         cell.metadata.pop('tags', None)
-        if 'outputs' in cell: cell.outputs = [o for o in cell.outputs if not progress(o)]
+        if 'outputs' in cell: cell.outputs = [o for o in cell.outputs if not noise(o)]
     return book
 
 
