@@ -375,7 +375,7 @@ def test_what_is_damaged_is_moved_aside(tmp_path):
     content[len(content) // 2] ^= 1
     c.files()[-1].write_bytes(content)
     state, said = quiet(c.load)
-    assert state['step'] == 0 and 'The damaged one is now called 0000000001.pt.damaged' in said
+    assert state['step'] == 0 and 'now called 0000000001.pt.damaged; the checkpoint before it is taken' in said
     assert (tmp_path/'0000000001.pt.damaged').read_bytes() == content and [f.name for f in c.files()] == ['0000000000.pt']
 
 
