@@ -145,7 +145,7 @@ def _(answer):
     name, *words = shlex.split(answer) or ['']
     if name != 'colorgan': return 'the line begins with the name of the program, colorgan'
     try: a = parser().parse_args(words)
-    except SystemExit: return 'colorize the folder album, and nothing else'
+    except SystemExit: return 'that colorizes nothing: colorgan colorize --help says how it is done'
     if getattr(a, 'input', None) != ['album']:
         return 'colorize the folder album, and nothing else'
     if (a.out or '').rstrip('/') != 'strong': return 'the results should go into the folder strong'
