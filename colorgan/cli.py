@@ -31,7 +31,6 @@ def _sentence(e):
     if isinstance(e, ModuleNotFoundError):
         return (f'{e.name} is needed for this and not installed: pip install colorgan brings '
                 'what it needs')
-    if isinstance(e, ImportError) and 'pip install' in text: return text # our own words
     if isinstance(e, OSError): return f'{e.filename}: {e.strerror}' if e.filename else text
     return (f'this should not have happened ({type(e).__name__}: {text}): please report it; '
             'with COLORGAN_DEBUG=1 set, it shows where')

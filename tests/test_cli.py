@@ -339,3 +339,10 @@ def test_ctrl_c_in_the_first_second(tmp_path, cat):
         said = p.communicate(timeout=60)[1]
         # -SIGINT: it was done, and Python about to end; a shell calls this 130 too
         assert 'Traceback' not in said and p.returncode in (0, 130, -signal.SIGINT), (seconds, said)
+
+
+def test_export_without_its_extra_says_what_to_install(monkeypatch, tmp_path, capsys):
+    for name in [m for m in sys.modules if m.startswith('colorgan.use.onnx')]: monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, 'onnxscript', None)
+    assert main(['export', 'light', '--onnx', str(tmp_path/'x.onnx')]) == 2
+    assert capsys.readouterr().err == "colorgan: exporting needs onnx and onnxscript: pip install 'colorgan[onnx]'\n"

@@ -8,19 +8,19 @@ Docs: https://colorgan.github.io/colorgan/use/onnx.html.md"""
 __all__ = ['export_onnx']
 
 # %% ../../nbs/use/01_onnx.ipynb #539e3ea2
+from ..core import ColorganError
 try:
     import onnx, onnx.compose, onnx.numpy_helper
     from onnxscript import DOUBLE, FLOAT, INT64, UINT8, opset20 as op, script, values
 except ImportError as e:
-    raise ImportError("exporting needs onnx and onnxscript: pip install "
-                      "'colorgan[onnx]'") from e
+    raise ColorganError("exporting needs onnx and onnxscript: pip install 'colorgan[onnx]'") from e
 
 # %% ../../nbs/use/01_onnx.ipynb #2b0aabf4
 import numpy as np
 from ..colour.chroma import CELLS, CORNER, SLOPE, deviation_matrix
 from .. import __version__
 from ..colorizer import Colorizer, digest
-from ..core import ColorganError, check_number, write_whole
+from ..core import check_number, write_whole
 from ..colour.lab import XYZ_FROM_RGB, gamma_table
 from ..nets.weights import find_weights, load_model
 
