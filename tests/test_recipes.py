@@ -185,7 +185,7 @@ def test_takes_every_flag(name, tmp_path, monkeypatch, capsys):
      "a recipe has no field 'lamb': choose one of name, source, space"), (['--set', 'lam'],
      '--set takes FIELD=VALUE'),
     (['--set', 'lam=-1'], "lam cannot be '-1'"), (['--loss', 'l3'],
-                                                  'choose one of l1, mse, huber'),
+                                                  'choose one of l1, mse, huber, ciede2000'),
                                                   (['--lr', 'fast'], 'cannot be'),
     (['--recipe', 'pix3pix'], 'choose one of resnet18-two-stage'),
     (['--set', 'gen_kw={"depth": 3}'], "resnet18_unet takes no 'depth': it takes n_out")])
