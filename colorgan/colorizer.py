@@ -132,7 +132,7 @@ def network(weights, # bundled weights by name, a model folder, a run, an ONNX f
                         f'{type(weights).__name__}')
 
 # %% ../nbs/10_colorizer.ipynb #49d955e0
-SURE = (.94, 1.35) # of `likely`, fitted by benchmarks/sure.py
+SURE = (.77, 1.27) # of `likely`, fitted by benchmarks/sure.py
 
 def likely(moved): # Lab units, any shape
     "How likely a color that moves so far is within 10 Lab units of the truth"
