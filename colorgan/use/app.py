@@ -170,7 +170,7 @@ def _own_samples():
     "Paths of bundled photos"
     found = {p.stem: p for p in bundled_photos()}
     return [found[n]
-            for n in 'coffee china astronaut flower chelsea rocket motorcycle_left'.split()
+            for n in 'china rocket flower coffee astronaut chelsea motorcycle_left'.split()
             if n in found]
 
 # %% ../../nbs/use/02_app.ipynb #6c8129e0
