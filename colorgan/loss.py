@@ -38,6 +38,8 @@ def colour_difference(ab, # predicted a and b, real units, shape `(n, 2, h, w)`
     dH2 = ((p - y).square().sum(1, keepdim=True) - dC ** 2).clamp(min=0)
     return (dC ** 2 / (1 + .045 * mean) ** 2 + dH2 / (1 + .015 * mean * T) ** 2 + .01).sqrt()
 
+pixel_distances['ciede2000'] = lambda p, y: colour_difference(p * AB_HALF, y * AB_HALF) / AB_HALF
+
 # %% ../nbs/04_loss.ipynb #00fa460c
 def rarity(ab, # true ab in real units, shape `(n, 2, h, w)`
            power, # 0: all weights are 1; 1: they are inverse to the (smoothed) frequency
@@ -59,19 +61,15 @@ class PixelLoss:
                  space='lab', # name of the space, or the space
                  rare=0., # how much more rare colors count, see `rarity`
                  reduction='mean'): # 'none' gives one loss a photo
-        if name not in (*pixel_distances, 'ciede2000'):
+        if name not in pixel_distances:
             raise ColorganError(f"there is no pixel loss {name!r}: choose one of "
-                                f"{', '.join(pixel_distances)}, ciede2000")
+                                f"{', '.join(pixel_distances)}")
         self.name, self.space, self.rare, self.reduction = name, get_space(space), rare, reduction
         if name == 'ciede2000' and self.space.name != 'lab':
             raise ColorganError('the pixel loss ciede2000 compares a and b: it needs the space lab')
-    def distance(self, pred, y):
-        if self.name == 'ciede2000':
-            return colour_difference(self.space.ab(pred).float(), self.space.ab(y).float()) / AB_HALF
-        return pixel_distances[self.name](self.space.predicted(pred).float(),
-                                          self.space.predicted(y).float())
     def __call__(self, pred, y, reduction=None):
-        d = self.distance(pred, y)
+        d = pixel_distances[self.name](self.space.predicted(pred).float(),
+                                       self.space.predicted(y).float())
         if self.rare: d = d * rarity(self.space.ab(y), self.rare)
         return d.mean() if (reduction or self.reduction) == 'mean' else d.flatten(1).mean(1)
 

@@ -77,14 +77,19 @@ def orthogonalized(m, # a matrix
                   ): # the same shape
     """The matrix with the singular vectors of `m` and singular values between .7 and 1.2, where
     those of `m` are not next to nothing"""
-    wide = m.T if m.shape[0] > m.shape[1] else m
-    x = wide / (wide.norm() + 1e-7)
+    if m.shape[0] > m.shape[1]: return orthogonalized(m.T, steps).T
+    x = m / (m.norm() + 1e-7)
     for _ in range(steps):
         square = x @ x.T
         x = 3.4445 * x + (2.0315 * square @ square - 4.775 * square) @ x
-    return x.T if m.shape[0] > m.shape[1] else x
+    return x
 
 # %% ../../nbs/engine/00_learner.ipynb #5b1f0a05
+def _is_matrix(p):
+    "Whether the weights `p` mix at least 16 channels, or numbers, with each other"
+    return (p.ndim > 1 and min(p.shape[0], p[0].numel()) >= 16
+            and (p.ndim == 2 or p.shape[1] > 1))
+
 class Muon(Adam):
     "AdamW, but the averaged gradients of matrices are orthogonalized (arXiv:2502.16982)"
     def __init__(self, params, lr, matrix_mom=.95, # decay of the average of a matrix's gradient
@@ -93,10 +98,9 @@ class Muon(Adam):
         self.matrix_mom = matrix_mom
 
     def _step_group(self, ps, hypers, wd):
-        matrices = [p for p in ps if p.ndim > 1 and min(p.shape[0], p[0].numel()) >= 16
-                    and (p.ndim == 2 or p.shape[1] > 1)]
-        others = [p for p in ps if all(p is not m for m in matrices)]
-        for p in matrices: self._step_matrix(p, float(hypers['lr']), wd)
+        for p in ps:
+            if _is_matrix(p): self._step_matrix(p, float(hypers['lr']), wd)
+        others = [p for p in ps if not _is_matrix(p)]
         if others: super()._step_group(others, hypers, wd)
 
     def _step_matrix(self, p, lr, wd):
@@ -260,17 +264,23 @@ def _downsize(t, # photos of shape `(n, c, h, w)`
     return F.interpolate(t.as_subclass(torch.Tensor), (side, side), **mode).as_subclass(type(t))
 
 # %% ../../nbs/engine/00_learner.ipynb #39888dcf
-class Old(Callback):
-    "Show a share of the training photos as if they were old"
-    order, run_valid = order_of('Old'), False
+class _Changed(Callback):
+    "Show a share of the training photos in another way: `changed` makes x and y of the true RGB"
+    run_valid = False
     def __init__(self, share, # of the photos
                  space): # name of the space, or the space
         self.part, self.space = share, get_space(space)
     def before_batch(self):
         y = self.yb[0]
-        rng = torch.Generator(y.device).manual_seed(self.train_iter)
-        x, y = encode_old(self.space, self.space.decode(y[:, :1], y), self.part, rng)
+        x, y = self.changed(self.space.decode(y[:, :1], y))
         self.learn.xb, self.learn.yb = (x,), (y,)
+
+class Old(_Changed):
+    "Show a share of the training photos as if they were old"
+    order = order_of('Old')
+    def changed(self, rgb):
+        rng = torch.Generator(rgb.device).manual_seed(self.train_iter)
+        return encode_old(self.space, rgb, self.part, rng)
 
 # %% ../../nbs/engine/00_learner.ipynb #0278d063
 class GreyTarget(Callback):
@@ -284,12 +294,9 @@ class GreyTarget(Callback):
         self.learn.yb = (self.space.encode(lab_to_rgb(torch.cat([L, L * 0, L * 0], 1)))[1],)
 
 # %% ../../nbs/engine/00_learner.ipynb #000d0d8a
-class Sharpness(Callback):
+class Sharpness(_Changed):
     "Show a share of the training photos softer or sharper than they are"
-    order, run_valid = order_of('Sharpness'), False
-    def __init__(self, share, # of the photos
-                 space): # name of the space, or the space
-        self.part, self.space = share, get_space(space)
+    order = order_of('Sharpness')
     def before_batch(self):
         x, y = self.xb[0], self.yb[0]
         grey = vary_sharpness((x.as_subclass(torch.Tensor) + 1) / 2, self.part,
@@ -298,17 +305,11 @@ class Sharpness(Callback):
         self.learn.xb, self.learn.yb = (x,), (self.space.join(x, self.space.predicted(y)),)
 
 # %% ../../nbs/engine/00_learner.ipynb #9e3c1d12
-class Tone(Callback):
+class Tone(_Changed):
     "Show a share of the training photos with another tone curve, colors and all"
-    order, run_valid = order_of('Tone'), False
-    def __init__(self, share, # of the photos
-                 space): # name of the space, or the space
-        self.part, self.space = share, get_space(space)
-    def before_batch(self):
-        y = self.yb[0]
-        rgb = self.space.decode(y[:, :1], y).as_subclass(torch.Tensor)
-        x, y = self.space.encode(vary_tone(rgb, self.part, (self.train_iter, 2)))
-        self.learn.xb, self.learn.yb = (x,), (y,)
+    order = order_of('Tone')
+    def changed(self, rgb):
+        return self.space.encode(vary_tone(rgb, self.part, (self.train_iter, 2)))
 
 # %% ../../nbs/engine/00_learner.ipynb #83c07cae
 class Frozen(Callback):
