@@ -92,7 +92,7 @@ class BinLoss:
                                 "give light_net head='bins' (gen_kw={\"head\": \"bins\"})")
         self.paint, self.space, self.rare = gen.net.paint, gen.space, rare
         self.seen = seen = {}
-        hook = gen.net.head.register_forward_hook(lambda module, args, out: seen.update(scores=out))
+        hook = gen.net.paint.register_forward_pre_hook(lambda module, args: seen.update(scores=args[0]))
         weakref.finalize(self, hook.remove)
     def __call__(self, pred, y, reduction='mean'):
         scores = self.seen['scores']
