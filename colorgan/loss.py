@@ -126,22 +126,39 @@ class PerceptualLoss:
         return sum((p - t).square().sum(1).mean()
                    for p, t in zip(self.features(x, pred), true)) / len(true)
 
+# %% ../nbs/04_loss.ipynb #dca29065
+def sliced_wasserstein(ab, # predicted a and b, shape `(n, 2, h, w)`, sides of at least 4
+                       true_ab, # the true ones
+                       lines=8, # directions in the ab plane, evenly spread
+                      ): # for each photo, shape `(n,)`, in the units of the colors; 0: the same colors, wherever
+    """Sliced Wasserstein distance between a photo's colors and the true ones; colors are means of
+    4 × 4 pixels"""
+    angle = torch.arange(lines, device=ab.device) * (math.pi / lines)
+    along = torch.stack([angle.cos(), angle.sin()])
+    p, y = (torch.einsum('nchw,ck->nkhw', F.avg_pool2d(t.float(), 4), along).flatten(2).sort().values
+            for t in (ab, true_ab))
+    return (p - y).abs().mean((1, 2))
+
 # %% ../nbs/04_loss.ipynb #a49cc156
 class ColourLoss:
     """The loss of a generator's colors, as its recipe says: pixel loss and, if weighted,
-    perceptual loss; in training also penalties on weights and latent"""
+    perceptual loss and `sliced_wasserstein`; in training also penalties on weights and latent"""
     def __init__(self, recipe, # a `Recipe`
                  gen): # the generator that will be trained
         bins = recipe.pixel_loss == 'bins'
         self.pixel = (BinLoss(gen, recipe.rare) if bins
                       else pixel_loss(recipe.pixel_loss, recipe.space, recipe.rare))
-        self.weight = recipe.perceptual
+        self.space, self.sliced, self.weight = get_space(recipe.space), recipe.sliced, recipe.perceptual
         self.perceptual = PerceptualLoss(recipe.space) if self.weight else None
         self.gen, self.weight_l1, self.kl = gen, recipe.weight_l1, recipe.kl
         self.latents = [m for m in gen.modules() if hasattr(m, 'kl')]
         self.reduction = 'mean'
     def __call__(self, pred, y, reduction=None):
-        d = self.pixel(pred, y, reduction or self.reduction)
+        reduction = reduction or self.reduction
+        d = self.pixel(pred, y, reduction)
+        if self.sliced:
+            far = sliced_wasserstein(*(self.space.ab(t) / AB_HALF for t in (pred, y)))
+            d = d + self.sliced * (far.mean() if reduction == 'mean' else far)
         if self.perceptual: d = d + self.weight * self.perceptual(pred, y)
         return d + self.own() if self.gen.training else d
     def own(self):

@@ -48,6 +48,8 @@ class Recipe:
     pixel_loss: str = _one_of('l1', 'mse', 'huber', 'ciede2000', 'bins')
     # 0 counts all colors alike, 1 counts rare ones as much, in sum, as frequent ones
     rare: float = 0.
+    # weight, next to the pixel loss, of the distance between a photo's colors and the true ones, wherever they are
+    sliced: float = 0.
     perceptual: float = 0. # weight of the distance in an ImageNet encoder's features
     # what generator and critic play for
     adv_loss: str = _one_of('vanilla', 'lsgan', 'hinge', 'wgan-gp')
