@@ -32,7 +32,9 @@ if __name__ == '__main__':
     args = parser.parse_args()
     by_name = {Path(str(p)).stem: open_photo(p) for p in photo_files(args.photos)}
 
-    def save(name, rows): show_sheet(rows, gap=8).save(args.out/f'{name}.jpg', quality=82)
+    def save(name, rows):
+        show_sheet(rows, gap=8).save(args.out/f'{name}.jpg', quality=82, optimize=True,
+                                     progressive=True)
 
     save('front', zip(*pairs([by_name[n] for n in front], 440)))
     shown = pairs([by_name[n] for n in eight], 256)

@@ -23,7 +23,7 @@ def smaller(png, width=1200, limit=60_000):
     im = Image.open(io.BytesIO(raw)).convert('RGB')
     if im.width > width:
         im = im.resize((width, round(im.height * width / im.width)), Image.Resampling.LANCZOS)
-    im.save(out := io.BytesIO(), 'JPEG', quality=80, optimize=True)
+    im.save(out := io.BytesIO(), 'JPEG', quality=80, optimize=True, progressive=True)
     return base64.b64encode(out.getvalue()).decode()
 
 def shrink(path):

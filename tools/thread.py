@@ -54,7 +54,9 @@ def pictures(l1, gan, half, scenes, out):
     few = [open_photo(p) for p in scenes]
     bundled = [open_photo(p) for p in bundled_photos()]
     middle = len(few) // 2
-    def save(rows, titles, name): show_sheet(rows, titles, height=128).save(out/name, quality=85)
+    def save(rows, titles, name):
+        sheet = show_sheet(rows, titles, height=128)
+        sheet.save(out/name, quality=85, optimize=True, progressive=True)
     save([[p.convert('L'), l1(p), p] for p in few[:middle]], ['grey', 'L1', 'real'], 'thread_l1.jpg')
     save([[p.convert('L'), l1(p), gan(p), half(p), p] for p in few[middle:]],
          ['grey', 'L1', 'GAN', 'half-way', 'real'], 'thread_gan.jpg')
