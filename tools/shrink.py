@@ -31,12 +31,9 @@ def shrink(path):
     for data in (o['data'] for c in nb['cells']
                  for o in c.get('outputs', []) if 'image/png' in o.get('data', {})):
         if few := with_palette(''.join(data['image/png'])): data['image/png'] = few
-        elif jpeg := smaller(''.join(data['image/png'])):
-            del data['image/png']
-            data['image/jpeg'] = jpeg
-        elif len(data.get('image/jpeg', data['image/png'])) < len(data['image/png']):
-            del data['image/png']
-        else: data.pop('image/jpeg', None)
+        elif jpeg := smaller(''.join(data['image/png'])): data['image/jpeg'] = jpeg
+        if 'image/jpeg' in data:
+            del data[max(('image/png', 'image/jpeg'), key=lambda k: len(''.join(data[k])))]
     path.write_text(json.dumps(nb, indent=1, ensure_ascii=False) + '\n')
 
 if __name__ == '__main__':
