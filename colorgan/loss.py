@@ -148,7 +148,7 @@ class ColourLoss:
         bins = recipe.pixel_loss == 'bins'
         self.pixel = (BinLoss(gen, recipe.rare) if bins
                       else pixel_loss(recipe.pixel_loss, recipe.space, recipe.rare))
-        self.space, self.sliced, self.weight = get_space(recipe.space), recipe.sliced, recipe.perceptual
+        self.sliced, self.weight = recipe.sliced, recipe.perceptual
         self.perceptual = PerceptualLoss(recipe.space) if self.weight else None
         self.gen, self.weight_l1, self.kl = gen, recipe.weight_l1, recipe.kl
         self.latents = [m for m in gen.modules() if hasattr(m, 'kl')]
@@ -157,7 +157,7 @@ class ColourLoss:
         reduction = reduction or self.reduction
         d = self.pixel(pred, y, reduction)
         if self.sliced:
-            far = sliced_wasserstein(*(self.space.ab(t) / AB_HALF for t in (pred, y)))
+            far = sliced_wasserstein(*(self.pixel.space.ab(t) / AB_HALF for t in (pred, y)))
             d = d + self.sliced * (far.mean() if reduction == 'mean' else far)
         if self.perceptual: d = d + self.weight * self.perceptual(pred, y)
         return d + self.own() if self.gen.training else d

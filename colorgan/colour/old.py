@@ -124,24 +124,22 @@ def aged(rgb, # sRGB in [0, 1], shape `(n, 3, h, w)`, any device
 
 # %% ../../nbs/colour/03_old.ipynb #2cfa1906
 def make_old(rgb, # sRGB in [0, 1], shape `(n, 3, h, w)`, any device
-             p=1., # the share of photos that are aged; the others come back as plain grey
              generator=None, # `torch.Generator` on the device of `rgb`; None: torch's own
-             each=.6, # how likely an aged photo gets each of the effects
+             each=.6, # how likely a photo gets each of the effects
             ): # sRGB grey as RGB in [0, 1], shape `(n, 3, h, w)`: what to take L from
     """Photos as if they were old, each in its own way: what a network should see while it is
     asked for the true colors"""
-    u = torch.rand(3, len(effects), len(rgb), device=rgb.device, generator=generator)
-    s = u[0] * (u[1] < each) * (u[2, :1] < p)
+    u = torch.rand(2, len(effects), len(rgb), device=rgb.device, generator=generator)
+    s = u[0] * (u[1] < each)
     return aged(rgb, dict(zip(effects, s)), generator).expand(-1, 3, -1, -1)
 
 # %% ../../nbs/colour/03_old.ipynb #277186f6
 def encode_old(space, # a target space of `colorgan.color`
                rgb, # sRGB in [0, 1], shape `(n, 3, h, w)`
-               p=1., # the share of photos that are aged
                generator=None, # `torch.Generator` on the device of `rgb`
               ) -> tuple: # `(x, y)` as `space.encode` makes them
     "As `space.encode(rgb)`, but the network sees photos that look old"
-    (x, _), (_, y) = space.encode(make_old(rgb, p, generator)), space.encode(rgb)
+    (x, _), (_, y) = space.encode(make_old(rgb, generator)), space.encode(rgb)
     return x, space.join(x, space.predicted(y))
 
 # %% ../../nbs/colour/03_old.ipynb #fb356d91
@@ -165,27 +163,25 @@ def grainy(grey, s, rng):
 sharpness = (blurred, resampled, sharpened, compressed, grainy)
 
 def vary_sharpness(grey, # grey or lightness in [0, 1], shape `(n, 1, h, w)`, any device
-                   p=1., # the share of photos that get one of the changes
                    seed=0, # of what happens to which photo; a number or several
                   ): # the same shape
     "Photos softer or sharper than they were, each in its own way"
     rng = np.random.default_rng(seed)
-    which = rng.random(len(grey)) * len(sharpness) / max(p, 1e-9)
+    which = rng.integers(len(sharpness), size=len(grey))
     s, out = torch.from_numpy(rng.random(len(grey), np.float32)).to(grey.device), grey.clone()
     for k, change in enumerate(sharpness):
-        i = torch.from_numpy(np.flatnonzero(which.astype(int) == k)).to(grey.device)
+        i = torch.from_numpy(np.flatnonzero(which == k)).to(grey.device)
         if len(i): out[i] = change(grey[i], s[i], rng)
     return out.clamp(0, 1)
 
 # %% ../../nbs/colour/03_old.ipynb #9e3c1d02
 def vary_tone(rgb, # sRGB in [0, 1], shape `(n, 3, h, w)`, any device
-              p=1., # the share of photos that get a tone curve
               seed=0, # of which photo gets which curve; a number or several
              ): # the same shape
     "Photos darker, lighter, harder or flatter than they were, colors and all"
-    u = np.random.default_rng(seed).random((6, len(rgb), 1, 1, 1), np.float32)
-    which, gamma, bend, faded, low, high = torch.from_numpy(u).to(rgb.device)
+    u = np.random.default_rng(seed).random((5, len(rgb), 1, 1, 1), np.float32)
+    gamma, bend, faded, low, high = torch.from_numpy(u).to(rgb.device)
     c = rgb.clamp(min=1e-6) ** torch.exp(gamma - .5)
     c = c + .6 * (bend - .5) * (c * c * (3 - 2 * c) - c)
     flat = .12 * low + (1 - .15 * high - .12 * low) * c
-    return torch.where(which < p, torch.where(faded < .5, flat, c), rgb)
+    return torch.where(faded < .5, flat, c)

@@ -78,11 +78,13 @@ def orthogonalized(m, # a matrix
     """The matrix with the singular vectors of `m` and singular values between .7 and 1.2, where
     those of `m` are not next to nothing"""
     if m.shape[0] > m.shape[1]: return orthogonalized(m.T, steps).T
-    x = m / (m.norm() + 1e-7)
+    m = m / (m.norm() + 1e-7)
+    square, factor = m @ m.T, torch.eye(len(m), dtype=m.dtype, device=m.device)
     for _ in range(steps):
-        square = x @ x.T
-        x = 3.4445 * x + (2.0315 * square @ square - 4.775 * square) @ x
-    return x
+        p = 2.0315 * square @ square - 4.775 * square
+        p.diagonal().add_(3.4445)
+        factor, square = p @ factor, p @ square @ p
+    return factor @ m
 
 # %% ../../nbs/engine/00_learner.ipynb #5b1f0a05
 def _is_matrix(p):
@@ -265,22 +267,26 @@ def _downsize(t, # photos of shape `(n, c, h, w)`
 
 # %% ../../nbs/engine/00_learner.ipynb #39888dcf
 class _Changed(Callback):
-    "Show a share of the training photos in another way: `changed` makes x and y of the true RGB"
+    "Show a share of the training photos in another way: `changed` makes new x and y of theirs"
     run_valid = False
     def __init__(self, share, # of the photos
                  space): # name of the space, or the space
-        self.part, self.space = share, get_space(space)
+        self.share, self.space = share, get_space(space)
     def before_batch(self):
-        y = self.yb[0]
-        x, y = self.changed(self.space.decode(y[:, :1], y))
-        self.learn.xb, self.learn.yb = (x,), (y,)
+        old = self.xb[0], self.yb[0]
+        drawn = np.random.default_rng((self.train_iter, self.order)).random(len(old[0]))
+        i = torch.from_numpy(np.flatnonzero(drawn < self.share)).to(old[0].device)
+        if not len(i): return
+        new = self.changed(*(t[i] for t in old))
+        self.learn.xb, self.learn.yb = ((t.index_copy(0, i, n),) for t, n in zip(old, new))
+    def true_rgb(self, y): return self.space.decode(y[:, :1], y)
 
 class Old(_Changed):
     "Show a share of the training photos as if they were old"
     order = order_of('Old')
-    def changed(self, rgb):
-        rng = torch.Generator(rgb.device).manual_seed(self.train_iter)
-        return encode_old(self.space, rgb, self.part, rng)
+    def changed(self, x, y):
+        rng = torch.Generator(y.device).manual_seed(self.train_iter)
+        return encode_old(self.space, self.true_rgb(y), rng)
 
 # %% ../../nbs/engine/00_learner.ipynb #0278d063
 class GreyTarget(Callback):
@@ -297,19 +303,17 @@ class GreyTarget(Callback):
 class Sharpness(_Changed):
     "Show a share of the training photos softer or sharper than they are"
     order = order_of('Sharpness')
-    def before_batch(self):
-        x, y = self.xb[0], self.yb[0]
-        grey = vary_sharpness((x.as_subclass(torch.Tensor) + 1) / 2, self.part,
-                              (self.train_iter, 1))
+    def changed(self, x, y):
+        grey = vary_sharpness((x.as_subclass(torch.Tensor) + 1) / 2, (self.train_iter, 1))
         x = (grey * 2 - 1).as_subclass(type(x))
-        self.learn.xb, self.learn.yb = (x,), (self.space.join(x, self.space.predicted(y)),)
+        return x, self.space.join(x, self.space.predicted(y))
 
 # %% ../../nbs/engine/00_learner.ipynb #9e3c1d12
 class Tone(_Changed):
     "Show a share of the training photos with another tone curve, colors and all"
     order = order_of('Tone')
-    def changed(self, rgb):
-        return self.space.encode(vary_tone(rgb, self.part, (self.train_iter, 2)))
+    def changed(self, x, y):
+        return self.space.encode(vary_tone(self.true_rgb(y), (self.train_iter, 2)))
 
 # %% ../../nbs/engine/00_learner.ipynb #83c07cae
 class Frozen(Callback):
