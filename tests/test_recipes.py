@@ -1,5 +1,6 @@
 """Every recipe learns, is saved, loaded and exported, colorizes, and takes whatever `colorgan train` can be told."""
 import json
+import shlex
 import sys
 import tempfile
 
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 from colorgan.engine.callbacks import Schedule
+from colorgan.cli import parser
 from colorgan.colorizer import Colorizer, OnnxNet, TorchNet
 from colorgan.data import get_dls
 from colorgan.gan import gan_learner
@@ -44,12 +46,15 @@ def test_the_table_is_complete(): assert set(small) == set(recipes)
 
 
 @pytest.mark.parametrize('name', ['light', 'light-l1'])
-def test_the_weights_in_the_package_are_what_the_catalogue_makes(name):
-    """The last of the commands that made them went on from the one before: without the first stage
-    for `light`, and with the batch norms held, as `init` has it."""
-    catalogue = recipes[name]
-    assert replace(read_model_json(name)['recipe'], pretrain_epochs=catalogue.pretrain_epochs,
-                   freeze_bn=catalogue.freeze_bn) == catalogue
+def test_the_weights_in_the_package_are_what_their_commands_make(name):
+    """The last training among the commands in `model.json` takes the recipe of the catalogue, with
+    the fields that it sets and with the batch norms held, as `init` has it."""
+    info = read_model_json(name)
+    *_, last = (shlex.split(line) for line in info['command'].splitlines() if line.startswith('colorgan train'))
+    said = vars(parser().parse_args(last[1:]))
+    changes = {k: said[k] for k in ('pretrain_epochs', 'gan_epochs') if said[k] is not None}
+    assert said['recipe'] == name and said['init']
+    assert info['recipe'] == replace(name, freeze_bn='all', **changes | dict(w.split('=') for w in said['set'] or ()))
 
 
 @pytest.fixture(scope='module')
