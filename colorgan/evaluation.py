@@ -31,7 +31,7 @@ def rgb_tensor(ims, # PIL images of the same size, RGB
               ) -> torch.Tensor: # float32 in [0, 1], shape `(n, 3, h, w)`
     "The images as one batch"
     rgb = torch.from_numpy(np.stack([np.asarray(im) for im in ims])).to(device)
-    return rgb.permute(0, 3, 1, 2).float() / 255
+    return rgb.permute(0, 3, 1, 2).contiguous().float() / 255
 
 def photo_at(ref, # a path, or a reference of `photo_files`
              size=None, # short side in pixels; None: as it is
@@ -103,28 +103,46 @@ def alike(ims, # PIL images
         n = max(1, pixels // (size[0] * size[1]))
         yield from (which[i:i + n] for i in range(0, len(which), n))
 
-def greyed(rgb): # RGB in [0, 1], shape `(n, 3, h, w)`
-    "The photos without their color"
-    light = rgb_to_lab(rgb)[:, :1]
-    return lab_to_rgb(torch.cat([light, light * 0, light * 0], 1))
+class Group:
+    "Some images as a batch: their numbers `which`, `rgb` in [0, 1] and `lab`, shape `(n, 3, h, w)`"
+    def __init__(self, which, rgb, lab=None):
+        self.which, self.rgb, self.lab = which, rgb, rgb_to_lab(rgb) if lab is None else lab
+    def greyed(self):
+        "The same without color"
+        lab = F.pad(self.lab[:, :1], (0, 0, 0, 0, 0, 2))
+        return Group(self.which, lab_to_rgb(lab), lab)
+
+def groups_of(ims, # PIL images
+              device='cpu', # torch device
+             ) -> list: # of `Group`s
+    "All images in batches"
+    most = 2**16 if torch.device(device).type == 'cpu' else 2**24
+    return [Group(which, rgb_tensor([ims[i] for i in which], device)) for which in alike(ims, most)]
 
 # %% ../nbs/11_evaluation.ipynb #392e305b
-def score_batch(results, # PIL images, or None: grey
-                truths, # PIL images, each of the size of its result
-                device='cpu', score=score_photos,
-                views=None, judges=None, # a dict to which what `judges` see in the results is added
-               ) -> dict: # name: array with a number for each photo
+def like(groups, # of the true photos
+         results, # PIL images, in the order of the photos
+         device='cpu', # torch device
+        ) -> list: # of `Group`s
+    "The results in the same batches as the photos"
+    return [Group(g.which, rgb_tensor([results[i] for i in g.which], device)) for g in groups]
+
+def score_groups(results, # `Group`s, or None: the photos in grey
+                 truths, # `Group`s of the true photos
+                 score=score_photos, # a function of RGB, true RGB, Lab and true Lab
+                ) -> dict: # name: array with a number for each photo
     "The metrics of `colorgan.colour.metrics` for each pair"
     out = {}
-    for which in alike(truths, 2**16 if torch.device(device).type == 'cpu' else 2**24):
-        truth = rgb_tensor([truths[i] for i in which], device)
-        rgb = rgb_tensor([results[i] for i in which], device) if results else greyed(truth)
-        for k, v in score(rgb, truth).items():
-            out.setdefault(k, np.zeros(len(truths), np.float32))[which] = v.cpu().numpy()
-        if judges:
-            for k, v in judges.views(rgb).items():
-                views[k] = torch.cat([views[k], v]) if k in views else v
+    for r, t in zip(results or map(Group.greyed, truths), truths):
+        for k, v in score(r.rgb, t.rgb, r.lab, t.lab).items():
+            every = out.setdefault(k, np.zeros(sum(len(g.which) for g in truths), np.float32))
+            every[r.which] = v.cpu().numpy()
     return out
+
+def sum_of_ab(results, truths): # as in `score_groups`
+    "The ab distances of all photos together"
+    ab = lambda rgb, truth, lab, true_lab: {'ab': ab_distance(lab[:, 1:], true_lab[:, 1:])}
+    return float(score_groups(results, truths, ab)['ab'].sum())
 
 # %% ../nbs/11_evaluation.ipynb #368d6923
 class Tables:
@@ -133,17 +151,22 @@ class Tables:
     def __init__(self, names, device='cpu', judges=None):
         self.scores, self.views = {k: {} for k in (*names, 'grey', 'truth')}, {k: {} for k in (*names, 'grey', 'truth')}
         self.device, self.judges = device, judges
-    def add(self, name, ims, truths, score=None):
-        "The results `ims` (None: grey) for the photos `truths`; `score` computes other metrics than all"
-        score = ((lambda _, t: dict(cf=colourfulness(t), cf_abs=colourfulness(t, True)))
-                 if name == 'truth' else score or self.score)
-        views = {}
-        for k, v in score_batch(ims, truths, self.device, score,
-                                views if self.judges else None, self.judges).items():
+    def begin(self, truths):
+        "The true photos to which the results that follow belong"
+        self.truths = groups_of(truths, self.device)
+        self._add('truth', self.truths, lambda rgb, *_: dict(cf=colourfulness(rgb), cf_abs=colourfulness(rgb, True)))
+        self._add('grey', [g.greyed() for g in self.truths])
+    def add(self, name, ims, score=None):
+        "The results `ims`, PIL images; `score`, as for `score_groups`, computes other metrics than all"
+        self._add(name, like(self.truths, ims, self.device), score)
+    def _add(self, name, groups, score=None):
+        for k, v in score_groups(groups, self.truths, score or self.score).items():
             self.scores[name].setdefault(k, []).append(v)
-        for k, v in views.items(): self.views[name].setdefault(k, []).append(v)
-    def score(self, rgb, truth):
-        out = score_photos(rgb, truth)
+        if not self.judges: return
+        for k, v in self.judges.views(*(g.rgb for g in groups)).items():
+            self.views[name].setdefault(k, []).append(v)
+    def score(self, rgb, truth, *labs):
+        out = score_photos(rgb, truth, *labs)
         return (out | {'lpips': self.judges.lpips(rgb, truth)} if self.judges
                 and self.judges.lpips else out)
     def close(self):
@@ -168,12 +191,11 @@ def score_set(colorizers: dict, # name: `Colorizer`
     for batch in in_batches(refs, size, square, skipped=skipped):
         numbers += [i for i, _ in batch]
         truths = [im for _, im in batch]
+        tables.begin(truths)
         for k, c in colorizers.items():
             painted = paint_scaled(c, truths, [1., *more])
-            tables.add(k, painted.pop(1.), truths)
-            for f, ims in painted.items(): tables.add((k, f), ims, truths, frontier_scores)
-        tables.add('grey', None, truths)
-        tables.add('truth', truths, truths)
+            tables.add(k, painted.pop(1.))
+            for f, ims in painted.items(): tables.add((k, f), ims, frontier_scores)
     if not numbers:
         raise ColorganError(f'not one of {len(refs)} photos can be read, '
                             f'{photo_name(refs[0])} among them: look at what they are')
@@ -182,9 +204,8 @@ def score_set(colorizers: dict, # name: `Colorizer`
 # %% ../nbs/11_evaluation.ipynb #64a17902
 chroma_factors = (.5, .75, 1., 1.25, 1.5, 1.75, 2., 2.5)
 
-def frontier_scores(rgb, truth): # RGB in [0, 1], shape `(n, 3, h, w)`
+def frontier_scores(rgb, truth, lab, true_lab): # as in `score_photos`
     "The scores of each photo that make a frontier: `ab`, `de2000`, `cf`"
-    lab, true_lab = rgb_to_lab(rgb), rgb_to_lab(truth)
     return dict(ab=ab_distance(lab[:, 1:], true_lab[:, 1:]),
                 de2000=ciede2000(lab, true_lab).mean((1, 2)), cf=colourfulness(rgb))
 
@@ -380,11 +401,9 @@ def size_stability(weights, # as `Colorizer` takes them
     colorizers = {s: Colorizer(weights, s, device) for s in sizes}
     for batch in in_batches(photo_files(data)[:items], size):
         ims, n = [im for _, im in batch], n + len(batch)
-        painted = {s: paint_batch(c, ims) for s, c in colorizers.items()}
+        painted = {s: groups_of(paint_batch(c, ims), device) for s, c in colorizers.items()}
         for a, b in itertools.combinations(sizes, 2):
-            score = lambda x, y: {'ab': ab_distance(rgb_to_lab(x)[:, 1:], rgb_to_lab(y)[:, 1:])}
-            apart = score_batch(painted[a], painted[b], device, score)['ab']
-            sums[f'{a}-{b}'] = sums.get(f'{a}-{b}', 0.) + float(apart.sum())
+            sums[f'{a}-{b}'] = sums.get(f'{a}-{b}', 0.) + sum_of_ab(painted[a], painted[b])
     if not n: raise ColorganError('not one of the photos can be read: look at what they are')
     return {k: v / n for k, v in sums.items()} | {'n': n}
 
@@ -400,11 +419,12 @@ def old_photos(weights, # as `Colorizer` takes them
     colorizer = Colorizer(weights, work, device)
     for batch in in_batches(refs, size):
         truths, n = [im for _, im in batch], n + len(batch)
+        groups = groups_of(truths, device)
         for k in ('none', *effects):
             old = [_aged(im, {k: strength} if k != 'none' else {}, device) for im in truths]
             ims = colorizer.images([Photo(im) for im in truths], seen=[Photo(im) for im in old])
-            sums[k] = sums.get(k, 0.) + float(score_batch(ims, truths, device)['ab'].sum())
-        sums['grey'] = sums.get('grey', 0.) + float(score_batch(None, truths, device)['ab'].sum())
+            sums[k] = sums.get(k, 0.) + sum_of_ab(like(groups, ims, device), groups)
+        sums['grey'] = sums.get('grey', 0.) + sum_of_ab(None, groups)
     if not n: raise ColorganError('not one of the photos can be read: look at what they are')
     return {k: v / n for k, v in sums.items()} | {'n': n}
 

@@ -61,6 +61,13 @@ def test_both_ways_give_the_same_photo():
     assert np.quantile(np.abs(plain - ours), .95) <= 3
 
 
+def test_evaluate(tmp_path):
+    from evaluate import bench_evaluate
+    facts = bench_evaluate(json_file=tmp_path/'facts.json', items=2, rounds=1)
+    assert ratios(facts) == ['evaluate_ratio'] and all(r > 0 for r in facts['photos_per_s'].values())
+    assert {'ab', 'ssim', 'de2000_grey'} <= facts['differ'].keys() and max(facts['differ'].values()) < 1e-3
+
+
 def test_bad_input_gets_a_sentence(tmp_path):
     done = subprocess.run([sys.executable, root/'benchmarks'/'data.py', tmp_path/'nothing'],
                           capture_output=True, text=True)

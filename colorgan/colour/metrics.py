@@ -40,12 +40,12 @@ def ssim(rgb, # the result, RGB in [0, 1], shape `(n, 3, h, w)`
     (c, h, w), g = rgb.shape[1:], _window().to(rgb).float()
     x, y = (F.pad(t.float(), (0, max(0, 11 - w), 0, max(0, 11 - h)), mode='replicate')
             for t in (rgb, truth))
-    maps = torch.cat([x, y, x * x, y * y, x * y], 1)
+    maps = torch.cat([x, y, x * x + y * y, x * y], 1).contiguous(memory_format=torch.channels_last)
     for shape in ((11, 1), (1, 11)):
-        maps = F.conv2d(maps, g.view(1, 1, *shape).repeat(5 * c, 1, 1, 1), groups=5 * c)
-    mx, my, xx, yy, xy = maps.split(c, 1)
+        maps = F.conv2d(maps, g.view(1, 1, *shape).repeat(4 * c, 1, 1, 1), groups=4 * c)
+    mx, my, squares, xy = maps.split(c, 1)
     mxy, mm = mx * my, mx * mx + my * my
-    return ((2 * mxy + .01**2) * (2 * (xy - mxy) + .03**2) / ((mm + .01**2) * (xx + yy - mm + .03**2))).mean((1, 2, 3))
+    return ((2 * mxy + .01**2) * (2 * (xy - mxy) + .03**2) / ((mm + .01**2) * (squares - mm + .03**2))).mean((1, 2, 3))
 
 # %% ../../nbs/colour/04_metrics.ipynb #c06447e0
 def _hue(a, b): return torch.rad2deg(torch.atan2(b, a)) % 360
@@ -64,25 +64,35 @@ def _seventh(C):
     cube = C * C * C
     return cube * cube * C
 
+def _strong(C):
+    "0 for grey, towards 1 beyond a chroma of 25"
+    C7 = _seventh(C)
+    return (C7 / (C7 + 25**7)).sqrt()
+
+def _light_unit(L): return 1 + .015 * (L - 50) ** 2 / (20 + (L - 50) ** 2).sqrt()
+
+def _from_grey(L1, L2, a, b):
+    "CIEDE2000 between a grey and a color: grey has no hue, so most of the formula is zero"
+    C = ((1.5 - _strong(a.hypot(b) / 2) / 2) * a).hypot(b)
+    return ((L2 - L1) / _light_unit((L1 + L2) / 2)).hypot(C / (1 + .0225 * C))
+
 # %% ../../nbs/colour/04_metrics.ipynb #76c36942
 def ciede2000(lab, # CIE Lab, shape `(n, 3, h, w)`
               true_lab, # the same
              ): # the difference at each pixel, shape `(n, h, w)`
     "Color difference CIEDE2000 (Sharma, Wu and Dalal 2005)"
     (L1, a1, b1), (L2, a2, b2) = (t.float().unbind(1) for t in (lab, true_lab))
-    C7 = _seventh((a1.hypot(b1) + a2.hypot(b2)) / 2)
-    G = 1.5 - (C7 / (C7 + 25**7)).sqrt() / 2
+    if not (a1.any() or b1.any()): return _from_grey(L1, L2, a2, b2)
+    G = 1.5 - _strong((a1.hypot(b1) + a2.hypot(b2)) / 2) / 2
     C1, C2, h1, h2 = (G * a1).hypot(b1), (G * a2).hypot(b2), _hue(G * a1, b1), _hue(G * a2, b2)
     L, C, h = (L1 + L2) / 2, (C1 + C2) / 2, _mean_hue(C1 * C2, h1, h2)
     dh = torch.where(C1 * C2 == 0, 0., (h2 - h1 + 180) % 360 - 180)
     dH = 2 * (C1 * C2).sqrt() * torch.deg2rad(dh / 2).sin()
-    C7 = _seventh(C)
     T = 1 - .17 * _cos(h - 30) + .24 * _cos(2 * h) + .32 * _cos(3 * h + 6) - .2 * _cos(4 * h - 63)
-    SL = 1 + .015 * (L - 50) ** 2 / (20 + (L - 50) ** 2).sqrt()
     SC = 1 + .045 * C
     SH = 1 + .015 * C * T
-    turn = -torch.deg2rad(60 * torch.exp(-((h - 275) / 25) ** 2)).sin() * 2 * (C7 / (C7 + 25**7)).sqrt()
-    l, c, q = (L2 - L1) / SL, (C2 - C1) / SC, dH / SH
+    turn = -torch.deg2rad(60 * torch.exp(-((h - 275) / 25) ** 2)).sin() * 2 * _strong(C)
+    l, c, q = (L2 - L1) / _light_unit(L), (C2 - C1) / SC, dH / SH
     return (l * l + c * c + q * q + turn * c * q).clamp(min=0).sqrt()
 
 # %% ../../nbs/colour/04_metrics.ipynb #9059fca2
@@ -120,9 +130,11 @@ better = dict(ab=-1, psnr=1, ssim=1, de2000=-1, cf=0, cf_abs=0, hue=-1, warm=0)
 
 def score_photos(rgb, # results, RGB in [0, 1], shape `(n, 3, h, w)`
                  truth, # the true photos
+                 lab=None, true_lab=None, # CIE Lab of both, if it is known already
                 ) -> dict: # name: for each photo, shape `(n,)`
     "Every metric of every photo"
-    lab, true_lab = rgb_to_lab(rgb), rgb_to_lab(truth)
+    lab, true_lab = (rgb_to_lab(t) if known is None else known
+                     for t, known in ((rgb, lab), (truth, true_lab)))
     ab, true_ab = lab[:, 1:], true_lab[:, 1:]
     return dict(ab=ab_distance(ab, true_ab), psnr=psnr(rgb, truth), ssim=ssim(rgb, truth),
                 de2000=ciede2000(lab, true_lab).mean((1, 2)),

@@ -166,17 +166,16 @@ def _scored(stems, found, results, how, device, judges):
         full = [open_photo(found['truth'][s]) for s in stems[i:i + 16]]
         truths = [photo_at(im, **how) for im in full]
         for s, im in zip(stems[i:i + 16], truths): digest.update(s.encode() + im.tobytes())
+        tables.begin(truths)
         for name in results:
             got = [_result(found[name][s], im.size) for s, im in zip(stems[i:i + 16], full)]
             resized[name] += sum(changed for _, changed in got)
             ims = [photo_at(im, **how) for im, _ in got]
             off[name] += map(_lightness_apart, ims, truths)
-            tables.add(name, ims, truths)
+            tables.add(name, ims)
             for f in more:
                 scaled = [_scaled(im, f) for im in ims]
-                tables.add((name, f), scaled, truths, frontier_scores)
-        tables.add('grey', None, truths)
-        tables.add('truth', truths, truths)
+                tables.add((name, f), scaled, frontier_scores)
     return tables.close(), resized, off, digest.hexdigest()[:8]
 
 def _rows(tables, results):

@@ -34,7 +34,7 @@ def frechet(f, # a vector for each photo of a set, shape `(n, d)`
 
 # %% ../../nbs/judge/00_networks.ipynb #c65219a1
 class LiteView(nn.Module):
-    "Photos as EfficientNet-Lite0 sees them: RGB in [0, 1] `(n, 3, h, w)` to `(n, 1280)`"
+    "Photos as EfficientNet-Lite0 sees them: batches of RGB in [0, 1], each `(n, 3, h, w)`, to `(sum of n, 1280)`"
     def __init__(self, state): # its ImageNet weights, by timm's names
         super().__init__()
         import timm
@@ -42,8 +42,9 @@ class LiteView(nn.Module):
         net = load_into(net, state, 'EfficientNet-Lite0')
         self.net = folded(net.eval()).to(memory_format=torch.channels_last)
     @torch.inference_mode()
-    def forward(self, rgb):
-        return self.net(F.interpolate(rgb, (224, 224), mode='bilinear', antialias=True) * 2 - 1)
+    def forward(self, *rgbs):
+        small = torch.cat([F.interpolate(t, (224, 224), mode='bilinear', antialias=True) for t in rgbs])
+        return torch.cat([self.net(t * 2 - 1) for t in small.split(16)])
 
 def lite_view() -> LiteView:
     "EfficientNet-Lite0 with its ImageNet weights; raises `ColorganError` if they cannot be had"
@@ -77,7 +78,7 @@ class LPIPS(nn.Module):
 
 # %% ../../nbs/judge/00_networks.ipynb #5f8737f6
 class InceptionView(nn.Module):
-    "Photos as FID's Inception sees them: RGB in [0, 1] to vectors `(n, 2048)` and class logits `(n, 1008)`"
+    "Photos as FID's Inception sees them: batches of RGB in [0, 1] to vectors `(n, 2048)` and class logits `(n, 1008)`"
     def __init__(self):
         super().__init__()
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
@@ -85,8 +86,8 @@ class InceptionView(nn.Module):
         self.net = NoTrainInceptionV3('inception-v3-compat', ['2048'],
                                       str(_weights(URL_INCEPTION_V3, 'Inception')))
     @torch.inference_mode()
-    def forward(self, rgb):
-        v = self.net((rgb * 255).round().byte())
+    def forward(self, *rgbs):
+        v = torch.cat([self.net((t * 255).round().byte()) for t in rgbs])
         return v, v @ self.net.fc.weight.T
 
 def inception_score(logits, # `(n, classes)`
@@ -117,12 +118,12 @@ class Judges:
                   'FID and Inception Score are': InceptionView}
         with ThreadPoolExecutor() as pool: nets = list(pool.map(_or_say, makers, makers.values()))
         self.lite, self.lpips, self.inception = (n and n.to(device) for n in nets)
-    def views(self, rgb) -> dict: # RGB in [0, 1], `(n, 3, h, w)`
+    def views(self, *rgbs) -> dict: # batches of RGB in [0, 1], each `(n, 3, h, w)`
         """What the networks see in photos: `lite` `(n, 1280)`, `inception` `(n, 2048)` and
         `logits`, on the CPU"""
-        out = {'lite': self.lite(rgb).cpu()} if self.lite else {}
+        out = {'lite': self.lite(*rgbs).cpu()} if self.lite else {}
         return (out
-                | (dict(zip(('inception', 'logits'), (t.cpu() for t in self.inception(rgb))))
+                | (dict(zip(('inception', 'logits'), (t.cpu() for t in self.inception(*rgbs))))
                    if self.inception else {}))
 
 # %% ../../nbs/judge/00_networks.ipynb #26f0aa7a
