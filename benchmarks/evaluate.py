@@ -11,7 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 import colorgan.evaluation
 from colorgan.colorizer import Colorizer
-from colorgan.core import ColorganError, busy, write_json
+from colorgan.core import ColorganError, busy, check_number, write_json
 from colorgan.evaluation import evaluate
 from colorgan.judge.networks import Judges, set_scores
 from colorgan.photos.files import Photo, open_photo
@@ -66,11 +66,15 @@ def bench_evaluate(data=None, # color photos; None: the bundled ones
                   ) -> dict: # photos a second of both ways, their ratio, and by how much their figures differ
     "The plain way of judging against ours, on the same photos in one run"
     torch.set_num_threads(1)
+    items = check_number('items', items, 1, 10**6, int)
     refs, load, judges = photo_files(data or bundled_photos())[:items], busy(), Judges()
     for way in (plain, ours): way(weights, refs[:2], judges) # warm
-    best = {}
-    for way in (plain, ours) * rounds: best[way.__name__] = min(best.get(way.__name__, (np.inf,)), seconds_of_processor(way, weights, refs, judges), key=lambda b: b[0])
-    rates, (one, other) = {n: len(refs) / s for n, (s, _) in best.items()}, (found for _, found in best.values())
+    best = {way: (np.inf, None) for way in (plain, ours)}
+    for way in (plain, ours) * rounds:
+        seconds, found = seconds_of_processor(way, weights, refs, judges)
+        if seconds < best[way][0]: best[way] = seconds, found
+    rates = {way.__name__: len(refs) / seconds for way, (seconds, _) in best.items()}
+    (_, one), (_, other) = best.values()
     differ = {k: abs(other[k] / v - 1) for k, v in one.items() if k in other}
     facts = dict(weights=str(weights), photos=len(refs), load=load, networks=[n for n in ('lite', 'lpips', 'inception') if getattr(judges, n)],
                  photos_per_s={n: round(r, 2) for n, r in rates.items()}, evaluate_ratio=round(rates['ours'] / rates['plain'], 2),
