@@ -117,7 +117,10 @@ def groups_of(ims, # PIL images
              ) -> list: # of `Group`s
     "All images in batches"
     most = 2**16 if torch.device(device).type == 'cpu' else 2**24
-    return [Group(which, rgb_tensor([ims[i] for i in which], device)) for which in alike(ims, most)]
+    return [Group(which, rgb_tensor([ims[i] for i in which], device))
+            for which in alike(ims, most)]
+
+def greyed(groups): return [g.greyed() for g in groups]
 
 # %% ../nbs/11_evaluation.ipynb #392e305b
 def like(groups, # of the true photos
@@ -127,16 +130,15 @@ def like(groups, # of the true photos
     "The results in the same batches as the photos"
     return [Group(g.which, rgb_tensor([results[i] for i in g.which], device)) for g in groups]
 
-def score_groups(results, # `Group`s, or None: the photos in grey
+def score_groups(results, # `Group`s
                  truths, # `Group`s of the true photos
                  score=score_photos, # a function of RGB, true RGB, Lab and true Lab
                 ) -> dict: # name: array with a number for each photo
     "The metrics of `colorgan.colour.metrics` for each pair"
-    out = {}
-    for r, t in zip(results or map(Group.greyed, truths), truths):
+    out, n = {}, sum(len(t.which) for t in truths)
+    for r, t in zip(results, truths):
         for k, v in score(r.rgb, t.rgb, r.lab, t.lab).items():
-            every = out.setdefault(k, np.zeros(sum(len(g.which) for g in truths), np.float32))
-            every[r.which] = v.cpu().numpy()
+            out.setdefault(k, np.zeros(n, np.float32))[t.which] = v.cpu().numpy()
     return out
 
 def sum_of_ab(results, truths): # as in `score_groups`
@@ -154,8 +156,9 @@ class Tables:
     def begin(self, truths):
         "The true photos to which the results that follow belong"
         self.truths = groups_of(truths, self.device)
-        self._add('truth', self.truths, lambda rgb, *_: dict(cf=colourfulness(rgb), cf_abs=colourfulness(rgb, True)))
-        self._add('grey', [g.greyed() for g in self.truths])
+        self._add('truth', self.truths, lambda rgb, *_: dict(cf=colourfulness(rgb),
+                                                             cf_abs=colourfulness(rgb, True)))
+        self._add('grey', greyed(self.truths))
     def add(self, name, ims, score=None):
         "The results `ims`, PIL images; `score`, as for `score_groups`, computes other metrics than all"
         self._add(name, like(self.truths, ims, self.device), score)
@@ -424,7 +427,7 @@ def old_photos(weights, # as `Colorizer` takes them
             old = [_aged(im, {k: strength} if k != 'none' else {}, device) for im in truths]
             ims = colorizer.images([Photo(im) for im in truths], seen=[Photo(im) for im in old])
             sums[k] = sums.get(k, 0.) + sum_of_ab(like(groups, ims, device), groups)
-        sums['grey'] = sums.get('grey', 0.) + sum_of_ab(None, groups)
+        sums['grey'] = sums.get('grey', 0.) + sum_of_ab(greyed(groups), groups)
     if not n: raise ColorganError('not one of the photos can be read: look at what they are')
     return {k: v / n for k, v in sums.items()} | {'n': n}
 

@@ -40,7 +40,8 @@ def ssim(rgb, # the result, RGB in [0, 1], shape `(n, 3, h, w)`
     (c, h, w), g = rgb.shape[1:], _window().to(rgb).float()
     x, y = (F.pad(t.float(), (0, max(0, 11 - w), 0, max(0, 11 - h)), mode='replicate')
             for t in (rgb, truth))
-    maps = torch.cat([x, y, x * x + y * y, x * y], 1).contiguous(memory_format=torch.channels_last)
+    maps = torch.cat([x, y, x * x + y * y, x * y], 1)
+    maps = maps.contiguous(memory_format=torch.channels_last)
     for shape in ((11, 1), (1, 11)):
         maps = F.conv2d(maps, g.view(1, 1, *shape).repeat(4 * c, 1, 1, 1), groups=4 * c)
     mx, my, squares, xy = maps.split(c, 1)

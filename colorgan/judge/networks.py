@@ -34,7 +34,8 @@ def frechet(f, # a vector for each photo of a set, shape `(n, d)`
 
 # %% ../../nbs/judge/00_networks.ipynb #c65219a1
 class LiteView(nn.Module):
-    "Photos as EfficientNet-Lite0 sees them: batches of RGB in [0, 1], each `(n, 3, h, w)`, to `(sum of n, 1280)`"
+    """Photos as EfficientNet-Lite0 sees them: batches of RGB in [0, 1], each `(n, 3, h, w)`,
+    to `(sum of n, 1280)`"""
     def __init__(self, state): # its ImageNet weights, by timm's names
         super().__init__()
         import timm
@@ -43,7 +44,8 @@ class LiteView(nn.Module):
         self.net = folded(net.eval()).to(memory_format=torch.channels_last)
     @torch.inference_mode()
     def forward(self, *rgbs):
-        small = torch.cat([F.interpolate(t, (224, 224), mode='bilinear', antialias=True) for t in rgbs])
+        small = torch.cat([F.interpolate(t, (224, 224), mode='bilinear', antialias=True)
+                           for t in rgbs])
         return torch.cat([self.net(t * 2 - 1) for t in small.split(16)])
 
 def lite_view() -> LiteView:
@@ -78,7 +80,8 @@ class LPIPS(nn.Module):
 
 # %% ../../nbs/judge/00_networks.ipynb #5f8737f6
 class InceptionView(nn.Module):
-    "Photos as FID's Inception sees them: batches of RGB in [0, 1] to vectors `(n, 2048)` and class logits `(n, 1008)`"
+    """Photos as FID's Inception sees them: batches of RGB in [0, 1], each `(n, 3, h, w)`, to
+    vectors `(sum of n, 2048)` and class logits `(sum of n, 1008)`"""
     def __init__(self):
         super().__init__()
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
