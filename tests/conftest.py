@@ -5,16 +5,20 @@ import os
 import pytest
 
 os.environ.update(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1', TOKENIZERS_PARALLELISM='false')
-# Processes that train are forks of one that has imported the library and done nothing: autograd's threads do not survive a fork.
+# Processes that train or run a notebook are forks of one that has imported the library and done nothing: autograd's threads
+# do not survive a fork.
 if 'forkserver' in multiprocessing.get_all_start_methods(): multiprocessing.set_forkserver_preload(['colorgan.run'])
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
-    "Notes the processor's seconds: on a busy machine only they say what a test costs."
+    """Notes the processor's seconds: on a busy machine only they say what a test costs. A test adds those of processes that
+    are not its own children as `elsewhere`."""
     before = sum(os.times()[:4])
     try: return (yield)
-    finally: item.user_properties.append(('cpu', sum(os.times()[:4]) - before))
+    finally:
+        elsewhere = dict(item.user_properties).get('elsewhere', 0)
+        item.user_properties.append(('cpu', sum(os.times()[:4]) - before + elsewhere))
 
 
 def pytest_report_teststatus(report):
