@@ -269,7 +269,7 @@ def _train_words(p):
         p.add_argument(f'--{name}', type=kind, metavar='N',
                        help=f'{what} (default: as the recipe says)')
     p.add_argument('--loss', metavar='NAME',
-                   help='pixel loss: l1, mse or huber (default: as the recipe says)')
+                   help='pixel loss: l1, mse, huber, ciede2000 or bins (default: as the recipe says)')
     p.add_argument('--lr', metavar='X',
                    help="the generator's learning rate in both stages (default: as the recipe "
                         "says)")

@@ -1,4 +1,4 @@
-"""What a century does to a photo, done to new ones in a millisecond each, for training and for evaluation
+"""What a century does to a photo, done to new ones in a millisecond or two, for training and for evaluation
 
 Docs: https://colorgan.github.io/colorgan/colour/old.html.md"""
 

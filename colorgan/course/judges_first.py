@@ -276,9 +276,10 @@ def _(answer):
     new = replace(strong, **answer)
     for k in answer:
         was, now = getattr(strong, k), getattr(new, k)
-        if k == 'critic_kw' and (now.get('spectral')
-                                 or now.get('base', 64) < 64) or k == 'adv_loss' and now in ('lsgan', 'wgan-gp'):
-            continue
+        if k == 'critic_kw' and (now.get('spectral') or now.get('base', 64) < 64
+                                 or new.adv_loss == 'wgan-gp' and now.get('norm', '') is None): continue
+        if k == 'adv_loss' and now in ('lsgan', 'wgan-gp'): continue
+        if k == 'items': return 'more photos would help, too, but here the data stay as they are'
         if k not in _held_back: return f'{k} does not decide which of the two is stronger'
         if (now - was) * _held_back[k] <= 0: return f'{k} = {now} does not hold the discriminator back'
     if len(answer) < 2: return 'that is a good start; find a second field'

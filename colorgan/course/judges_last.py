@@ -105,7 +105,7 @@ def _(answer):
           'better: try it with `colorgan evaluate`.')
 def _(answer):
     "how many numbers the file model.safetensors of the weights light-l1 holds"
-    n, share = number(answer), .02
+    n, share = number(answer), .03
     true = sum(t.numel() for t in load_tensors('light-l1').values())
     if n < true * (1 - share):
         return 'there are more: how many bytes does a number take in this file?'
