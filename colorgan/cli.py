@@ -63,7 +63,8 @@ def _count_or_auto(text):
 def _free(a, *paths):
     "Raise `ColorganError` if there is something already where a result goes, unless `--overwrite` allows it"
     for p in paths:
-        if p and not a.overwrite and os.path.exists(p) and not (os.path.isdir(p) and not os.listdir(p)):
+        at = p and os.path.abspath(p)
+        if p and not a.overwrite and os.path.exists(at) and not (os.path.isdir(at) and not os.listdir(at)):
             raise ColorganError(f'{p} is there already: give another name, or --overwrite')
 
 def _workspace():
@@ -75,26 +76,32 @@ def _numbers(text): return [int(n) for n in text.split(',')]
 _numbers.__name__ = 'list of numbers'
 
 # %% ../nbs/12_cli.ipynb #6ae0ab63
-def _beside(inputs, format=None):
-    "Where results go when nobody says: next to a photo as NAME-colorized, or into a folder of that name"
+def _beside(inputs, format=None, suffix=''):
+    "Where results go when nobody says: next to a photo as NAME-colorized (or NAME and `suffix`), or into a folder of that name"
     if len(inputs) > 1 or inputs[0] == '-':
         raise ColorganError('say where the results go: --out and a folder, or - for standard '
                             'output')
     from colorgan.photos.files import suffixes, writable
     p = Path(os.path.abspath(inputs[0]))
-    if p.is_dir() or p.suffix.lower() not in suffixes: return p.with_name(f'{p.stem}-colorized')
-    suffix = f'.{format}' if format else p.suffix if p.suffix.lower() in writable else '.png'
-    return p.with_name(f'{p.stem}-colorized{suffix}')
+    if p.is_dir(): return p.with_name(f'{p.name}-colorized')
+    if p.suffix.lower() not in suffixes: return p.with_name(f'{p.stem}-colorized')
+    ending = f".{format.lstrip('.')}" if format else p.suffix if p.suffix.lower() in writable else '.png'
+    return p.with_name(f"{p.stem}{suffix or '-colorized'}{ending}")
 
 def _colorize(a):
-    out = a.out if a.out is not None else _beside(a.input, a.format)
+    out, suffix = a.out, a.suffix
+    if out is None:
+        out = _beside(a.input, a.format, suffix)
+        if out.suffix: suffix = ''
     if '-' in (*a.input, out): return _pipe(a)
+    if a.out and os.path.isfile(a.out) and os.path.realpath(a.out) not in map(os.path.realpath, a.input):
+        _free(a, a.out)
     from colorgan.photos.files import unlimited
     from colorgan.use.album import colorize_files
-    weights = _with_sure(a) if a.sure else a.weights
+    weights = _with_sure(a, out) if a.sure else a.weights
     with unlimited() if a.no_limits else nullcontext():
         report = colorize_files(a.input, out, weights, a.size, a.device, a.saturation, a.format,
-                                a.suffix, a.quality, a.subsampling, a.hint, a.overwrite,
+                                suffix, a.quality, a.subsampling, a.hint, a.overwrite,
                                 mark=not a.no_mark, keep_tone=a.keep_tone, unsure=a.unsure)
         if a.sure and not report.failed: _write_sure(a, weights)
     if report.left:
@@ -113,14 +120,18 @@ def _colorize(a):
     return 0 if not report.failed else 1 if report.done or report.there else 2
 
 # %% ../nbs/12_cli.ipynb #bdffa838
-def _with_sure(a):
+def _with_sure(a, out):
     """One `Colorizer` for a photo and the map of how sure its colors are. Raises `ColorganError`
-    if there cannot be a map, before anything is colorized."""
+    if there cannot be a map, or if it would replace the photo or the result, before anything is
+    colorized."""
     from colorgan.colorizer import Colorizer
     _free(a, a.sure)
     if not a.sure.lower().endswith('.png'): raise ColorganError(f'the map goes into a PNG, not {a.sure}')
     if len(a.input) > 1 or not os.path.isfile(a.input[0]) or a.input[0].lower().endswith('.zip'):
         raise ColorganError('--sure is for one photo')
+    name = f'{Path(a.input[0]).stem}{a.suffix}{_beside(a.input, a.format).suffix}' # in a folder
+    if os.path.realpath(a.sure) in map(os.path.realpath, (a.input[0], out, Path(out, name))):
+        raise ColorganError(f'{a.sure} is the photo or its result: give the map another name')
     return Colorizer(a.weights, a.size, a.device)
 
 def _write_sure(a, colorizer):
@@ -363,7 +374,7 @@ def _print_folders(rows):
 def _evaluate(a):
     from colorgan.evaluation import evaluate
     from colorgan.core import write_json
-    _free(a, a.json, a.sheet)
+    _free(a, a.json, a.sheet, a.frontier)
     result = evaluate(a.weights or ['light'], a.data, a.size, a.work, a.items, a.device,
                       a.protocol, sheet=a.sheet, sizes=a.sizes, old=a.old,
                       frontier=a.frontier, folders=a.folders)
@@ -403,11 +414,12 @@ def _evaluate_words(p):
 # %% ../nbs/12_cli.ipynb #6053afb5
 def _judge(a):
     from colorgan.core import write_json
-    from colorgan.judge.folders import judge_folders, merged, verdict_table
+    from colorgan.judge.folders import judge_folders, merged, read_verdict, verdict_table
     _free(a, a.json, a.sheet, a.frontier, a.page)
     named = [r.split('=', 1) for r in a.results]
     if not all(len(n) == 2 and all(n) for n in named) or len({n for n, *_ in named}) < len(named):
         raise ColorganError('results are given as NAME=FOLDER, each with a name of its own')
+    for earlier in a.also: read_verdict(earlier)
     verdict = judge_folders(a.truth, dict(named), a.size, a.protocol, a.device, sheet=a.sheet,
                             frontier_to=a.frontier, page=a.page)
     for earlier in a.also: verdict = merged(verdict, earlier)
@@ -438,11 +450,14 @@ def _judge_words(p):
 def _compare(a):
     from colorgan.core import write_json
     from colorgan.judge.race import as_markdown, compare_recipes, table
+    _free(a, a.json)
     results = compare_recipes(a.data, a.out, a.recipes, a.budget, a.photos, a.size,
                               _share(a.valid), a.shown, a.rows, a.seed, a.device)
     if a.json: write_json(a.json, results)
     print(as_markdown(table(results))
           + f'The table is in {a.out}/table.md and table.csv, the sheet in {a.out}/sheet.png.')
+    failed = sum('failed' in r for r in results)
+    return 2 if failed == len(results) else int(failed > 0)
 
 # %% ../nbs/12_cli.ipynb #4c885d31
 def _compare_words(p):
@@ -468,7 +483,7 @@ def _compare_words(p):
                    help='photos in the sheet (default: 8)')
     p.add_argument('--seed', type=int, default=42, metavar='N',
                    help='of weights, split and order (default: 42)')
-    _words(p, 'device', 'json')
+    _words(p, 'device', 'json', 'overwrite')
 
 # %% ../nbs/12_cli.ipynb #cac4e001
 def _cache(a):
@@ -517,6 +532,8 @@ def _export(a):
     card = find_weights(a.weights)/'README.md'
     about = Path(a.onnx).with_suffix('.md')
     _free(a, a.onnx, about if card.is_file() else None)
+    if Path(a.onnx).suffix.lower() != '.onnx':
+        raise ColorganError(f'the graph goes into a file that ends in .onnx, not {a.onnx}')
     info = export_onnx(a.weights, a.onnx, a.size, a.chroma_only, a.half)
     print(f"{a.onnx}: {info['graph']} graph of {info['recipe']}, checked: within "
           f"{info['difference']:.0f} of 255 levels of torch on 99.9 % of pixels")
@@ -678,7 +695,7 @@ def _or_interrupt(e):
         cause = cause.__cause__ or cause.__context__
     return cause or e
 
-def main(argv=None) -> int: # the exit status: 0, or 2 after an error, 1 if some photos failed, 130 after Ctrl-C
+def main(argv=None) -> int: # the exit status: 0, or 2 after an error, 1 if some photos or recipes failed, 130 after Ctrl-C
     "The `colorgan` command"
     if not sys.warnoptions: warnings.simplefilter('ignore')
     warnings.simplefilter('default', ColorganWarning)

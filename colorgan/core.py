@@ -9,7 +9,7 @@ __all__ = ['ColorganError', 'ColorganWarning', 'photo_name', 'check_number', 'wr
            'make_folder', 'cores', 'busy', 'in_parallel', 'open_url', 'fetch', 'only_one']
 
 # %% ../nbs/core.ipynb #911fd09e
-import base64, errno, hashlib, json, os, signal, sys, threading, time, zipfile
+import base64, errno, hashlib, json, math, os, signal, sys, threading, time, zipfile
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPException
@@ -92,10 +92,16 @@ def write_whole(path, # where to
         raise ColorganError(f'{photo_name(path)} cannot be written: {e.strerror or e}') from e
 
 # %% ../nbs/core.ipynb #60c13eea
+def _finite(x):
+    "Plain data without numbers that JSON doesn't have: None instead of them"
+    if isinstance(x, dict): return {k: _finite(v) for k, v in x.items()}
+    if isinstance(x, (list, tuple)): return [_finite(v) for v in x]
+    return None if isinstance(x, float) and not math.isfinite(x) else x
+
 def write_json(path, # where to
-               what): # plain data
+               what): # plain data; a number that isn't finite becomes null
     "Write a JSON file whole or not at all"
-    write_whole(path, (json.dumps(what, indent=1) + '\n').encode())
+    write_whole(path, (json.dumps(_finite(what), indent=1) + '\n').encode())
 
 # %% ../nbs/core.ipynb #1de0f4c9
 def data_url(content, # bytes of a file

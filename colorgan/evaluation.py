@@ -18,7 +18,7 @@ from .color import lab_to_rgb, rgb_to_lab
 from .colorizer import Colorizer
 from .core import ColorganError, check_number, photo_name
 from .data import default_device
-from .photos.files import Photo, open_photo, save_photo
+from .photos.files import Photo, format_of, open_photo, save_photo
 from .colour.metrics import ab_distance, ciede2000, colourfulness, score_photos
 from .colour.old import aged, effects
 from .judge.networks import Judges, set_scores
@@ -298,6 +298,10 @@ def evaluate(weights, # as `Colorizer` takes them; or a list of such, of which t
     Raises `ColorganError` if there is nothing to evaluate."""
     how = dict(size=size, square=None, work=work, items=None) | find_protocol(protocol)
     if how['size'] is not None: how['size'] = check_number('size', how['size'], 1, 8192, int)
+    if items is not None: check_number('items', items, 1, 10**9, int)
+    if sizes: sizes = check_sizes(sizes)
+    for drawn in (sheet, frontier):
+        if drawn: format_of(drawn)
     device = default_device(device)
     refs = photo_files(data)[:items or how['items']]
     weights = weights if isinstance(weights, (list, tuple)) else [weights]
@@ -390,6 +394,14 @@ def extremes(colorizer, refs, # the `Colorizer`, and the photos, as in `score_se
     return show_sheet([sheets], ['the best', 'the median', 'the worst'], gap=12)
 
 # %% ../nbs/11_evaluation.ipynb #e76c9f4c
+def check_sizes(sizes) -> list:
+    "Working sizes, each of them once; raises `ColorganError` if there are fewer than two"
+    sizes = list(dict.fromkeys(sizes))
+    if len(sizes) < 2:
+        raise ColorganError('give at least two working sizes to compare between, such as '
+                            '128,256')
+    return sizes
+
 def size_stability(weights, # as `Colorizer` takes them
                    data, # photos, as `photo_files` takes them
                    sizes=(128, 192, 256, 384), # working sizes
@@ -397,9 +409,7 @@ def size_stability(weights, # as `Colorizer` takes them
                    items=None, device=None, # as in `evaluate`
                   ) -> dict: # 'from-to': mean ab distance; `n`
     "How much the colors change with the working size"
-    if len(set(sizes)) < 2:
-        raise ColorganError('give at least two working sizes to compare between, such as '
-                            '128,256')
+    sizes = check_sizes(sizes)
     device, sums, n = default_device(device), {}, 0
     colorizers = {s: Colorizer(weights, s, device) for s in sizes}
     for batch in in_batches(photo_files(data)[:items], size):

@@ -13,6 +13,10 @@ from dataclasses import dataclass, field
 from .core import ColorganError
 
 # %% ../nbs/08_recipes.ipynb #0bbef79d
+def _limited(default, least=0, most=None, **more):
+    "A field that holds numbers, with the least and the most that each of them may be"
+    return field(default=default, metadata={'limits': (least, most), **more})
+
 def _one_of(default, *more):
     "A field that is a name, with the names it may be"
     return field(default=default, metadata={'choices': (default, *more)})
@@ -31,30 +35,30 @@ class Recipe:
     gen_kw: dict = field(default_factory=dict) # what that function is called with
     critic: str = _one_of('patchgan', 'whole_critic') # the critic's function
     critic_kw: dict = field(default_factory=dict) # what that function is called with
-    critic_at: int = 1 # the critic judges pictures made this many times smaller
-    size: int = 256 # side of the square training photos, in pixels
+    critic_at: int = _limited(1, 1) # the critic judges pictures made this many times smaller
+    size: int = _limited(256, 1) # side of the square training photos, in pixels
     # sides that batches are made smaller to, at most `size`; (): all are trained at `size`
-    sizes: tuple = ()
+    sizes: tuple = _limited((), 1, whole=True)
     # the sizes follow each other during a stage, instead of being drawn at random
     growing: bool = False
-    old: float = 0. # share of the training photos that the network sees as if they were old
+    old: float = _limited(0., most=1) # share of the training photos that the network sees as if they were old
     # share of the training photos that the network sees blurred, resampled, sharpened, compressed or grainy
-    sharpness: float = 0.
+    sharpness: float = _limited(0., most=1)
     # share of the training photos with another tone curve: darker, lighter, harder or flatter, colors and all
-    tone: float = 0.
-    bs: int = 16 # photos in a batch
+    tone: float = _limited(0., most=1)
+    bs: int = _limited(16, 1) # photos in a batch
     items: int = None # at most so many photos; None: all there are
     # 'bins' needs a generator that scores bins
     pixel_loss: str = _one_of('l1', 'mse', 'huber', 'ciede2000', 'bins')
     # 0 counts all colors alike, 1 counts rare ones as much, in sum, as frequent ones
-    rare: float = 0.
+    rare: float = _limited(0., most=1)
     # weight, next to the pixel loss, of the distance between a photo's colors and the true ones, wherever they are
     sliced: float = 0.
     perceptual: float = 0. # weight of the distance in an ImageNet encoder's features
     # what generator and critic play for
     adv_loss: str = _one_of('vanilla', 'lsgan', 'hinge', 'wgan-gp')
     lam: float = 100. # weight of the pixel loss next to the adversarial loss
-    label_smoothing: float = 0. # the critic is told 1 minus this for a true photo
+    label_smoothing: float = _limited(0., most=1) # the critic is told 1 minus this for a true photo
     gp: float = 10. # weight of the gradient penalty (wgan-gp only)
     # weight of how far the latent of a variational generator is from a normal distribution
     kl: float = .01
@@ -64,9 +68,9 @@ class Recipe:
     opt: str = _one_of('adam', 'adamw', 'muon')
     wd: float = 0. # weight decay (not applied to biases and norms)
     schedule: str = _one_of('const', 'cosine') # what becomes of the learning rates during a stage
-    warmup: float = 0. # share of a stage in which the learning rates rise from zero
+    warmup: float = _limited(0., most=1) # share of a stage in which the learning rates rise from zero
     # share of the second stage after which learning rates are ten times smaller; 0: never
-    drop_at: float = 0.
+    drop_at: float = _limited(0., most=1)
     clip: float = 0. # gradients longer than this are shortened to it; 0: never
     # the generator's encoder learns at this many times the rate of the rest
     encoder_lr_mult: float = 1.
@@ -75,7 +79,7 @@ class Recipe:
     # whose batch norms keep their running statistics in training: 'all' if it goes on learning
     freeze_bn: str = _one_of('none', 'encoder', 'all')
     # decay of the running average of the generator that is evaluated and saved; 0: none
-    ema: float = 0.
+    ema: float = _limited(0., most=.99999)
     pretrain_epochs: int = 20 # how often the first stage sees every photo; 0: no first stage
     # what the first stage predicts: the photo, or the grey photo again
     pretrain_for: str = _one_of('colour', 'grey')
@@ -84,8 +88,8 @@ class Recipe:
     gen_lr: float = 2e-4 # the generator's learning rate in the second stage
     critic_lr: float = 2e-4 # the critic's
     # Adam's momenta in the second stage; in the first they are .9 and .999
-    betas: tuple = (.5, .999)
-    n_critic: int = 1 # the critic's steps for each of the generator's
+    betas: tuple = _limited((.5, .999), most=.99999, count=2)
+    n_critic: int = _limited(1, 1) # the critic's steps for each of the generator's
     n_critic_late: int = 0 # the same after `drop_at`; 0: no change
     critic_warmup: int = 0 # batches at the start of the second stage that are the critic's alone
 
@@ -203,7 +207,20 @@ def _value(f, v):
     if v is None and f.default is None: return None
     v = _fits(f.type, v)
     if v is None: raise ColorganError(f'{f.name} cannot be {said!r}: it is {_kinds[f.type]}')
+    if 'limits' in f.metadata: _check_limits(f, v, said)
     return v
+
+def _check_limits(f, v, said):
+    "Raise `ColorganError` unless the numbers `v` are what the field `f` takes; `said`: as they were given"
+    least, most = f.metadata['limits']
+    numbers = v if isinstance(v, tuple) else (v,)
+    asked = f'of at least {least}' if most is None else f'from {least} to {most}'
+    kind = {int: 'a whole number', float: 'a number'}.get(f.type)
+    if f.metadata.get('count', len(numbers)) != len(numbers): kind = f"{f.metadata['count']} numbers"
+    elif not all(least <= n <= (n if most is None else most) for n in numbers): kind = kind or 'numbers'
+    elif f.metadata.get('whole') and any(n % 1 for n in numbers): kind = 'whole numbers'
+    else: return
+    raise ColorganError(f'{f.name} cannot be {said!r}: give {kind} {asked}')
 
 # %% ../nbs/08_recipes.ipynb #b9a984e0
 _short = dict(loss=('pixel_loss',), lr=('pretrain_lr', 'gen_lr'))
@@ -221,6 +238,8 @@ def replace(recipe, /, # a `Recipe` or the name of one
                                 f"{', '.join((*known, *_short))}")
     new = dataclasses.replace(get_recipe(recipe),
                               **{k: _value(known[k], v) for k, v in changes.items()})
+    if 'sizes' in changes and any(s > new.size for s in new.sizes):
+        raise ColorganError(f'sizes cannot be {new.sizes}: none may be larger than the size, {new.size}')
     if 'size' not in changes or 'sizes' in changes: return new
     return dataclasses.replace(new, sizes=tuple(s for s in new.sizes if s <= new.size))
 

@@ -292,7 +292,7 @@ def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
           recipe='resnet18-two-stage', # a `Recipe` or its name; `colorize` uses the weights of `light`
           out='run', # the folder to make
           pretrain_epochs=None, gan_epochs=None, # how long the stages last; None: as the recipe says
-          pretrain_minutes=None, gan_minutes=None, # the same in minutes of training, which override epochs
+          pretrain_minutes=None, gan_minutes=None, # the same in minutes of training, which override epochs; 0: no such stage
           size=None, # side of the photos, or several that grow, '64,128'; None: as the recipe says
           bs=None, # photos in a batch, or 'auto' for as many as fit; None: as the recipe says
           items=None, # photos in all; None: as the recipe says
@@ -315,12 +315,21 @@ def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
     recipe, trackers = get_recipe(recipe), tracker_names(track)
     check_number('keep', keep, 1, 10**6, int)
     check_number('checkpoint_minutes', checkpoint_minutes, 0, 10**9)
+    check_number('seed', seed, 0, 2**63 - 1, int)
+    minutes = dict(pretrain=pretrain_minutes, gan=gan_minutes)
+    for stage, m in minutes.items():
+        if m is not None: check_number(f'{stage}_minutes', m, 0, 10**6)
     has = [stage for stage in ('pretrain', 'gan') if getattr(recipe, f'{stage}_epochs')]
     asked = dict(pretrain_epochs=pretrain_epochs, gan_epochs=gan_epochs, items=items,
                  **size_fields(size),
                  bs=None if bs == 'auto' else bs)
     if init and recipe.freeze_bn == 'none': changes = dict(freeze_bn='all') | changes
+    asked |= {f'{stage}_epochs': 0 for stage, m in minutes.items() if m == 0}
     recipe = replace(recipe, **{k: v for k, v in asked.items() if v is not None}, **changes)
+    will = [stage for stage in has if minutes[stage] or getattr(recipe, f'{stage}_epochs')]
+    if not will:
+        raise ColorganError(f'nothing would be trained: give {recipe.name} epochs or minutes in a '
+                            'stage that it has')
     precision('cpu', amp or 'fp32') # is there one of that name?
 
     def photos(recipe):
@@ -334,18 +343,18 @@ def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
         if world_size() > 1:
             broadcast_first(lambda: bool(photos(recipe))) # the first process makes the cache
         dls = photos(recipe)
-        if 'gan' in has and (recipe.gan_epochs or gan_minutes): check_critic(recipe)
+        if 'gan' in will: check_critic(recipe)
         gen = create_gen(recipe, pretrained=not init)
+        for side in {recipe.size, *recipe.sizes}: gen.check(torch.empty(1, 1, side, side))
         new = [f'net.{part}' for part in getattr(gen.net, 'begins_at_zero', ())]
         if init: fill(gen, load_tensors(init), f'the weights of {init}', new)
         with run_folder(out, drive) as path:
             amp = native_precision(device, amp, gen)
-            gan = 'gan' in has and bool(recipe.gan_epochs or gan_minutes)
             if bs == 'auto':
                 def as_begun_or_largest():
                     begun = RunFolder(path).settings()
                     return (begun['recipe']['bs'] if begun
-                            else auto_bs(recipe, device, len(dls.train_ds), amp, gan))
+                            else auto_bs(recipe, device, len(dls.train_ds), amp, 'gan' in will))
                 recipe = replace(recipe, bs=broadcast_first(as_begun_or_largest))
                 dls = photos(recipe)
             settings = dict(data=plain(data), valid=plain(valid), seed=seed,
@@ -356,7 +365,7 @@ def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
             if compile and not run.finished: try_compile(gen, recipe.size, device, amp)
             with tracked([] if rank() or run.finished else trackers, path,
                          run.settings) as tracker_cbs:
-                fit_stages(run, gen, has, dict(pretrain=pretrain_minutes, gan=gan_minutes),
+                fit_stages(run, gen, has, minutes,
                            lambda stage: [*stage_callbacks(cbs, stage), *tracker_cbs(stage)])
     return Path(out)
 

@@ -129,6 +129,18 @@ bad_words = [
     ('train cat.jpg --out run --recipe nonsense',
      'nonsense'), ('train bundled --out run --size 32 --init text.jpg', 'text.jpg'),
     ('train bundled --out text.jpg --size 32', 'text.jpg'), ('nonsense', 'nonsense'),
+    ('colorize cat.jpg --out text.jpg', 'text.jpg is there already'),
+    ('colorize cat.jpg --out map.png --sure map.png', 'give the map another name'),
+    ('colorize cat.jpg --out out --format png --sure out/cat.png', 'give the map another name'),
+    ('export tiny --onnx net.md', 'ends in .onnx'),
+    ('evaluate --weights tiny cat.jpg --items 0', 'items cannot be 0'),
+    ('evaluate --weights tiny cat.jpg --sizes 64,64', 'at least two working sizes'),
+    ('evaluate --weights tiny cat.jpg --sheet x.gif', 'x.gif cannot be written'),
+    ('train bundled --out run --size 32 --seed -1', 'seed cannot be -1'),
+    ('train bundled --out run --size 32 --pretrain-minutes nan', 'pretrain_minutes cannot be nan'),
+    ('train bundled --out run --recipe pix2pix --size 32 --gan-epochs 0', 'nothing would be trained'),
+    ('train bundled --out run --recipe pix2pix --size 100 --bs 2', 'multiples of'),
+    ('train bundled --out run --set n_critic=0', 'n_critic cannot be'),
     ('', 'COMMAND')]
 
 
@@ -227,30 +239,52 @@ def test_ctrl_c_leaves_whole_photos(tiny, cat, tmp_path):
 
 def test_without_out_results_lie_next_to_the_photos(tmp_path, capsys):
     "One photo, a folder, and a photo in a format that is not written; what is there already stays."
-    (tmp_path/'album').mkdir()
-    for name in ('cat.jpg', 'cat.gif', 'album/one.jpg'):
+    for folder in ('album', 'trip.2019', 'trip.2020'): (tmp_path/folder).mkdir()
+    for name in ('cat.jpg', 'cat.gif', 'album/one.jpg', 'trip.2019/one.jpg', 'trip.2020/one.jpg'):
         Image.new('RGB', (40, 32), 'gray').save(tmp_path/name)
     assert main(['colorize', str(tmp_path/'cat.jpg'), '--size', '32']) == 0
     assert main(['colorize', str(tmp_path/'cat.gif'), '--size', '32']) == 0
-    assert main(['colorize', str(tmp_path/'album'), '--size', '32']) == 0
-    assert sorted(p.name for p in tmp_path.iterdir()) == ['album', 'album-colorized',
-                                                          'cat-colorized.jpg',
-                                                          'cat-colorized.png', 'cat.gif',
-                                                          'cat.jpg']
+    assert main(['colorize', str(tmp_path/'cat.jpg'), '--size', '32', '--suffix=-c']) == 0
+    for folder in ('album', 'trip.2019', 'trip.2020'):
+        assert main(['colorize', str(tmp_path/folder), '--size', '32']) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        'album', 'album-colorized', 'cat-c.jpg', 'cat-colorized.jpg', 'cat-colorized.png', 'cat.gif', 'cat.jpg',
+        'trip.2019', 'trip.2019-colorized', 'trip.2020', 'trip.2020-colorized']
     assert [p.name for p in (tmp_path/'album-colorized').rglob('*.jpg')] == ['one.jpg'] and 'cat-colorized.jpg' in capsys.readouterr().out
     assert main(['colorize', str(tmp_path/'cat.jpg'),
                  str(tmp_path/'cat.gif')]) == 2 and '--out' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('words', [('export', 'light', '--onnx', 'FILE'), ('evaluate', 'bundled', '--json', 'FILE'), ('page', '--out', 'FOLDER'),
-                                   ('evaluate', 'bundled', '--sheet', 'FILE'), ('inspect', 'bundled', '--out', 'FILE')], ids=' '.join)
+                                   ('evaluate', 'bundled', '--sheet', 'FILE'), ('evaluate', 'bundled', '--frontier', 'FILE'),
+                                   ('compare', 'bundled', '--out', 'NEW', '--json', 'FILE'), ('inspect', 'bundled', '--out', 'FILE')], ids=' '.join)
 def test_nothing_is_written_over_unasked(words, tmp_path, run):
     (tmp_path/'mine').mkdir()
     (tmp_path/'mine'/'diary.png').write_text('Dear diary')
-    places = dict(FILE=tmp_path/'mine'/'diary.png', FOLDER=tmp_path/'mine')
+    places = dict(FILE=tmp_path/'mine'/'diary.png', FOLDER=tmp_path/'mine', NEW=tmp_path/'new')
     status, text = run(*(places.get(w, w) for w in words))
     assert status == 2 and 'is there already: give another name, or --overwrite' in text
     assert (tmp_path/'mine'/'diary.png').read_text() == 'Dear diary' and len(os.listdir(tmp_path/'mine')) == 1
+
+
+def test_if_no_recipe_could_be_trained_the_status_says_so(tmp_path, capsys):
+    words = f'compare bundled --recipes light-plain --size 24 --photos 2 --out {tmp_path/"out"}'
+    assert main(words.split()) == 2 and 'at least 48 pixels' in capsys.readouterr().out
+
+
+def test_an_earlier_verdict_is_read_before_the_judging(tmp_path, cat, run):
+    words = 'judge', '--truth', tmp_path, f'a={tmp_path}', '--with', 'nope.json', '--page', tmp_path/'page.html'
+    assert 'nope.json cannot be read' in run(*words)[1] and files(tmp_path).keys() == {'cat.jpg'}
+
+
+def test_weights_that_were_trained_further_are_read_again(tiny, cat, tmp_path):
+    from colorgan import colorize
+    from colorgan.nets.weights import load_model, save_model
+    weights = shutil.copytree(tiny, tmp_path/'tiny')
+    before, gen = colorize(cat, weights), load_model(weights)
+    for t in gen.parameters(): t.data *= 1.5
+    save_model(weights, gen, gen.recipe)
+    assert colorize(cat, weights).tobytes() != before.tobytes()
 
 
 def test_a_sheet_of_inspect_may_be_drawn_again(tmp_path, run, cat):

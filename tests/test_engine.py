@@ -27,6 +27,7 @@ from colorgan.engine import drive
 from colorgan.engine.callbacks import ColourMetrics, tracked
 from colorgan.engine.checkpoint import StartAt
 from colorgan.engine.drive import mirrored
+from colorgan.engine.folder import RunFolder
 from colorgan.engine.learner import Clock
 from colorgan.gan import gan_learner
 from colorgan.generator import create_gen
@@ -500,3 +501,13 @@ def test_the_share_of_a_stage_is_at_most_one():
     clock = Clock(minutes=1)
     clock.spent = 65.
     assert clock.share() == 1.
+
+
+def test_who_may_only_read_a_run_sees_that_it_goes_on(tmp_path, monkeypatch):
+    folder, write = RunFolder(tmp_path), open
+    def only_read(f, mode='r', *args, **kwargs):
+        if set(mode) & set('wax+'): raise PermissionError(13, 'Permission denied', str(f))
+        return write(f, mode, *args, **kwargs)
+    with folder.locked():
+        monkeypatch.setattr('builtins.open', only_read)
+        assert folder.is_locked()

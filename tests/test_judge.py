@@ -8,6 +8,8 @@ from browser import page as window
 from PIL import Image
 
 from colorgan.cli import main
+from colorgan.core import ColorganError
+from colorgan.judge.folders import merged, read_verdict
 from colorgan.photos.sources import bundled_photos
 
 
@@ -55,6 +57,15 @@ def test_two_protocols_are_refused(folders, tmp_path, capsys):
     (tmp_path/'fewer').mkdir()
     for p in sorted((folders/'pale').iterdir())[1:]: (tmp_path/'fewer'/p.name).write_bytes(p.read_bytes())
     assert judge(folders, f'pale={tmp_path/"fewer"}', '--with', first) == 2
+
+
+@pytest.mark.parametrize('content, said', [
+    (None, 'cannot be read as a verdict'), ('{', 'cannot be read as a verdict'), ('[]', 'is not a verdict'),
+    ('{"protocol": "p"}', 'is not a verdict'), ('{"protocol": "p", "rows": [{"name": "a"}]}', 'is not a verdict')])
+def test_what_is_no_verdict_is_refused(content, said, tmp_path):
+    if content is not None: (tmp_path/'v.json').write_text(content)
+    for read in read_verdict, lambda path: merged(dict(protocol='p', rows=[]), path):
+        with pytest.raises(ColorganError, match=said): read(tmp_path/'v.json')
 
 
 @pytest.mark.parametrize('words, said', [

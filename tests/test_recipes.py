@@ -12,11 +12,12 @@ from PIL import Image
 from colorgan.engine.callbacks import Schedule
 from colorgan.cli import parser
 from colorgan.colorizer import Colorizer, OnnxNet, TorchNet
-from colorgan.data import get_dls
+from colorgan.data import get_dls, split_photos
 from colorgan.gan import gan_learner
 from colorgan.generator import create_gen
 from colorgan.colour.lab import AB_HALF
 from colorgan.core import ColorganError
+from colorgan.judge import race
 from colorgan.photos.sources import bundled_photos
 from colorgan.pretrain import pretrain_learner
 from colorgan.nets.weights import load_model, read_model_json, save_model
@@ -230,6 +231,78 @@ def test_recipes_are_listed_with_what_they_cost(monkeypatch, capsys):
     lines = out.splitlines()
     assert status == 0 and [s.split()[0] for s in lines[1:]] == list(recipes)
     assert [s.split()[1:3] for s in lines if s.startswith('resnet18-two-stage')] == [['31.1', 'M']]
+
+
+def compare(out, **asked):
+    "A comparison of one small recipe, whose row it returns."
+    fields = [replace('pix2pix', bs=2, gen_kw=dict(base=8), critic_kw=dict(base=8, n_down=1))]
+    ps = bundled_photos()
+    usual = dict(data=ps[2:5], valid=ps[:2], photos=4, size=32)
+    [row] = race.compare_recipes(out=out, names=fields, judges=False, **usual | asked)
+    return row
+
+
+def fails(*args, **kwargs): raise ColorganError('the disk is full')
+
+
+@pytest.fixture(scope='module')
+def comparison(tmp_path_factory):
+    "The folder of a comparison whose recipe failed at first, and both rows."
+    out = tmp_path_factory.mktemp('comparison')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(race, 'train', fails)
+        failed = compare(out, size=24)
+    assert not (out/'pix2pix'/'result.json').exists() and 'the disk is full' in (out/'table.md').read_text()
+    return out, failed, compare(out)
+
+
+def test_a_recipe_that_failed_is_tried_again(comparison, monkeypatch):
+    "One that has a result is not; a failure that an earlier version stored is none."
+    out, failed, row = comparison
+    assert failed == dict(recipe='pix2pix', failed='the disk is full') and row['photos'] == 4 and 'failed' not in row
+    monkeypatch.setattr(race, 'train', fails)
+    assert compare(out) == row
+    monkeypatch.undo()
+    there = out/'pix2pix'/'result.json'
+    there.write_text(json.dumps(failed))
+    assert compare(out)['ab'] == row['ab'] == json.loads(there.read_text())['ab']
+
+
+def test_other_photos_are_another_comparison(comparison):
+    "Even as many; what an earlier version wrote down has no fingerprint, and is compared in the rest."
+    out, _, row = comparison
+    ps = bundled_photos()
+    for other in dict(data=ps[3:6]), dict(valid=ps[5:7]):
+        with pytest.raises(ColorganError, match='was begun with other photos: give the same command'):
+            compare(out, **other)
+    rules = json.loads((out/'race.json').read_text())
+    del rules['fingerprint']
+    (out/'race.json').write_text(json.dumps(rules))
+    assert compare(out)['ab'] == row['ab']
+    with pytest.raises(ColorganError, match='was begun with size 32, not 64'): compare(out, size=64)
+
+
+@pytest.mark.parametrize('asked, said', [
+    (dict(seed=-1), 'seed cannot be -1'), (dict(photos=0), 'the budget in photos cannot be 0'),
+    *((dict(photos=None, minutes=m), f'the budget in minutes cannot be {m}') for m in (0, -1, np.nan, np.inf)),
+    (dict(size=4), 'size cannot be 4'), (dict(rows=0), 'rows cannot be 0'), (dict(shown='nowhere'), 'nowhere'),
+    (dict(device='tpu'), "no device 'tpu'")])
+def test_a_mistake_is_found_before_the_training(asked, said, tmp_path):
+    with pytest.raises(ColorganError, match=said): compare(tmp_path/'out', **asked)
+    assert not (tmp_path/'out').exists()
+
+
+@pytest.mark.parametrize('asked', [dict(photos=4), dict(photos=None, minutes=1, seed=7)])
+def test_no_recipe_is_judged_by_what_it_trained_on(asked, tmp_path, monkeypatch):
+    trained, judged = [], []
+    def note(data, *args, valid, seed, items=None, **kwargs): trained.extend(split_photos(data, valid, items, seed)[0])
+    def judge(weights, data, *args, **kwargs):
+        judged.extend(data)
+        fails()
+    monkeypatch.setattr(race, 'train', note)
+    monkeypatch.setattr(race, 'evaluate', judge)
+    compare(tmp_path, data=bundled_photos(), valid=.4, **asked)
+    assert trained and len(judged) == 3 and not set(trained) & set(judged)
 
 
 @pytest.mark.slow

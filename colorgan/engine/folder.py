@@ -103,7 +103,7 @@ class RunFolder:
     def is_locked(self) -> bool:
         "Whether a process of this machine is training in the folder"
         try:
-            with open(self._lock, 'r+') as f: lock(f, wait=False)
+            with open(self._lock) as f: lock(f, wait=False)
             return False
         except BlockingIOError: return True
         except OSError: return False

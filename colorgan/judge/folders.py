@@ -224,16 +224,26 @@ def verdict_table(verdict: dict, # of `judge_folders`
     notes = ''.join(f'- {n}\n' for n in verdict['notes'])
     return f"Protocol: {verdict['protocol']}\n\n{ruled(lines)}{notes}"
 
+def read_verdict(path, # a JSON file that `colorgan judge --json` wrote
+                ) -> dict: # as of `judge_folders`
+    "A verdict from its file. Raises `ColorganError` if the file holds something else."
+    try: verdict = json.loads(Path(path).read_text(encoding='utf-8'))
+    except (OSError, ValueError) as e:
+        raise ColorganError(f'{path} cannot be read as a verdict: {e}') from e
+    rows = verdict.get('rows') if isinstance(verdict, dict) and 'protocol' in verdict else None
+    known = {'name', 'de2000', 'cf', 'mean_rank', 'ranks', 'frontier'}
+    if not (isinstance(rows, list) and all(isinstance(r, dict) and known <= r.keys() for r in rows)):
+        raise ColorganError(f'{path} is not a verdict: give a file that `colorgan judge --json` '
+                            'wrote')
+    return verdict
+
 def merged(verdict, # of `judge_folders`
            path, # the JSON file of an earlier one
           ) -> dict:
     "An earlier verdict's rows in the same table. Raises `ColorganError` if it was made under another protocol."
-    try: old = json.loads(Path(path).read_text(encoding='utf-8'))
-    except (OSError, ValueError) as e:
-        raise ColorganError(f'{path} cannot be read as a verdict: {e}') from e
-    protocol = old.get('protocol') if isinstance(old, dict) else 'none'
-    if protocol != verdict['protocol']:
-        raise ColorganError(f"{path} was made under another protocol ({protocol}), not "
+    old = read_verdict(path)
+    if old['protocol'] != verdict['protocol']:
+        raise ColorganError(f"{path} was made under another protocol ({old['protocol']}), not "
                             f"{verdict['protocol']}: two protocols do not go into one table")
     names = {r['name'] for r in verdict['rows']}
     rows = verdict['rows'] + [r for r in old['rows'] if r['name'] not in names]

@@ -13,9 +13,10 @@ import torch, torch.nn.functional as F
 from pathlib import Path
 from ..colorizer import Colorizer
 from ..evaluation import evaluate, in_batches, paint_batch, photo_at, rgb_tensor
-from ..data import split_photos
+from ..data import default_device, split_photos
 from ..photos.files import save_photo
-from ..core import ColorganError, make_folder, write_json, write_whole
+from ..core import ColorganError, check_number, make_folder, write_json, write_whole
+from ..photos.cache import fingerprint
 from ..photos.sources import photo_files
 from ..nets.weights import find_weights, load_model
 from ..recipes import get_recipe, recipes, replace
@@ -32,7 +33,7 @@ def budget(recipe, # a `Recipe`
     "A recipe's two stages within a budget, in the proportion of its epochs"
     epochs = dict(pretrain=recipe.pretrain_epochs, gan=recipe.gan_epochs)
     part = {k: e / sum(epochs.values()) for k, e in epochs.items() if e}
-    if not photos: return {f'{k}_minutes': minutes * p for k, p in part.items()}
+    if photos is None: return {f'{k}_minutes': minutes * p for k, p in part.items()}
     times = max(-(-photos // n), len(part))
     first = (min(max(round(times * part.get('pretrain', 0.)), 1), times - 1) if len(part) == 2
              else times)
@@ -71,16 +72,19 @@ def enter(recipe, # a `Recipe`
           size=64, # side of the photos
           judges=True, # see `evaluate`
          ) -> dict: # what `evaluate` says, with `photos`, `seconds`, `parameters`, `mse` and `huber`; or `failed`, a sentence
-    "Train and judge one recipe, or read what came of it before"
+    "Train and judge one recipe, or read its result; one that failed before is tried again"
     out, there = Path(out), Path(out)/'result.json'
-    if there.exists(): return json.loads(there.read_text(encoding='utf-8'))
-    held = split_photos(data, valid)[1]
+    before = json.loads(there.read_text(encoding='utf-8')) if there.exists() else None
+    if before and 'failed' not in before: return before # earlier versions stored failures, too
+    train_refs, held = split_photos(data, valid, seed=how.get('seed', 42))
+    if 'items' in how and isinstance(valid, (int, float)):
+        data, valid = train_refs, held # `train` takes its items first, then splits them
     try:
         train(data, replace(recipe, items=None), out, size=size, valid=valid, resume=True,
               keep=1, checkpoint_minutes=1., **how)
         result = evaluate(out, held, size, judges=judges) | seen(out) | mean_losses(out, held, size)
         result['parameters'] = parameters(out)
-    except ColorganError as e: result = dict(failed=' '.join(str(e).split()))
+    except ColorganError as e: return dict(recipe=recipe.name, failed=' '.join(str(e).split()))
     write_json(there, dict(recipe=recipe.name, **result))
     return json.loads(there.read_text(encoding='utf-8'))
 
@@ -113,12 +117,14 @@ def chosen(names) -> list: # of `Recipe`
 def rules(out, **asked):
     "Write down what was asked for, or raise `ColorganError` if something else was asked for before"
     path = make_folder(out)/'race.json'
-    if not path.exists(): return write_json(path, asked)
+    begun = any(path.parent.glob('*/run.json'))
+    if not (begun and path.exists()): return write_json(path, asked)
     old = json.loads(path.read_text(encoding='utf-8'))
     for k, v in asked.items():
-        if old.get(k) != v:
-            raise ColorganError(f'the comparison in {out} was begun with {k} {old.get(k)!r}, '
-                                f'not {v!r}: give the same command as then, or another folder')
+        if k not in old or old[k] == v: continue # earlier versions stored no fingerprint
+        what = 'other photos' if k == 'fingerprint' else f'{k} {old[k]!r}, not {v!r}'
+        raise ColorganError(f'the comparison in {out} was begun with {what}: give the same '
+                            'command as then, or another folder')
 
 # %% ../../nbs/judge/01_race.ipynb #150343c2
 def compare_recipes(data, # photos, as `get_dls` takes them
@@ -130,18 +136,25 @@ def compare_recipes(data, # photos, as `get_dls` takes them
                     shown=None, # photos for the sheet; None: of those that are held out
                     rows=8, # photos in the sheet
                     seed=42, device=None, judges=True, # as in `train` and `evaluate`
-                   ) -> list: # what came of each recipe, best first
+                   ) -> list: # what came of each recipe, best first; `failed` says why one has no scores
     """Train recipes on the same photos within the same budget, judge them alike, and write
-    `table.csv`, `table.md` and `sheet.png`. What is there already is not done again."""
+    `table.csv`, `table.md` and `sheet.png`. Recipes that have a result already are not trained
+    again. Raises `ColorganError`, before any training, if the arguments do not fit."""
     out = Path(out)
-    minutes = None if photos else 5. if minutes is None else minutes
-    if (minutes or photos) <= 0:
-        raise ColorganError(f'a budget of {minutes or photos} is nothing: give minutes, or '
-                            'photos')
+    if photos is not None:
+        minutes, photos = None, check_number('the budget in photos', photos, 1, 10**9, int)
+    else:
+        minutes = check_number('the budget in minutes', 5. if minutes is None else minutes,
+                               .01, 10**6)
+    size = check_number('size', size, 8, 4096, int)
+    rows = check_number('rows', rows, 1, 1000, int)
+    seed = check_number('seed', seed, 0, 2**63 - 1, int)
+    default_device(device)
     fields = chosen(names)
-    train_refs, held = split_photos(data, valid)
+    train_refs, held = split_photos(data, valid, seed=seed)
+    refs = held if shown is None else photo_files(shown)
     rules(out, minutes=minutes, photos=photos, size=size, seed=seed, n_train=len(train_refs),
-          n_valid=len(held))
+          n_valid=len(held), fingerprint=[fingerprint(half, size) for half in (train_refs, held)])
     results = []
     for r in fields:
         print(f'{r.name}…', flush=True)
@@ -151,7 +164,6 @@ def compare_recipes(data, # photos, as `get_dls` takes them
                                   judges))
         _write_tables(sorted(results, key=lambda d: d.get('ab', math.inf)), out)
     results.sort(key=lambda d: d.get('ab', math.inf))
-    refs = photo_files(shown) if shown else held
     draw(results, out, [refs[i * len(refs) // rows] for i in range(min(rows, len(refs)))], size)
     return results
 
