@@ -82,6 +82,8 @@ def _beside(inputs, format=None, suffix=''):
         raise ColorganError('say where the results go: --out and a folder, or - for standard '
                             'output')
     from colorgan.photos.files import suffixes, writable
+    if '/' in suffix or '\\' in suffix:
+        raise ColorganError(f'the suffix cannot be {suffix!r}: give one without / and \\')
     p = Path(os.path.abspath(inputs[0]))
     if p.is_dir(): return p.with_name(f'{p.name}-colorized')
     if p.suffix.lower() not in suffixes: return p.with_name(f'{p.stem}-colorized')
@@ -89,14 +91,14 @@ def _beside(inputs, format=None, suffix=''):
     return p.with_name(f"{p.stem}{suffix or '-colorized'}{ending}")
 
 def _colorize(a):
+    from colorgan.photos.files import unlimited, writable
     out, suffix = a.out, a.suffix
     if out is None:
         out = _beside(a.input, a.format, suffix)
-        if out.suffix: suffix = ''
+        if out.suffix.lower() in writable: suffix = '' # it is in the name already
     if '-' in (*a.input, out): return _pipe(a)
-    if a.out and os.path.isfile(a.out) and os.path.realpath(a.out) not in map(os.path.realpath, a.input):
+    if a.out and all(map(os.path.isfile, (a.out, a.input[0]))) and not os.path.samefile(a.out, a.input[0]):
         _free(a, a.out)
-    from colorgan.photos.files import unlimited
     from colorgan.use.album import colorize_files
     weights = _with_sure(a, out) if a.sure else a.weights
     with unlimited() if a.no_limits else nullcontext():
@@ -153,7 +155,12 @@ def _pipe(a):
     if a.out == '-' and sys.stdout.isatty():
         raise ColorganError('the photo would be written to the terminal: send it to a file or '
                             'a program, with > or |')
-    if a.out != '-': format_of(a.out)
+    if a.suffix: raise ColorganError('--suffix is for photos in files, not in a pipe')
+    if a.out != '-':
+        kind = format_of(a.out)
+        if a.format and format_of(f'x.{a.format}') != kind:
+            raise ColorganError(f'{a.out} is the name of the result: leave out --format')
+        _free(a, a.out)
     src = sys.stdin.buffer if a.input == ['-'] else a.input[0]
     format = a.format if a.out == '-' else os.path.splitext(a.out)[1][1:]
     with unlimited() if a.no_limits else nullcontext():

@@ -158,6 +158,14 @@ def test_weights_of_a_run_can_be_chosen(tmp_path):
     assert 'problem' not in a.ui.status.value and a.ui.picture.value == picture
 
 
+def test_new_weights_of_a_run_are_loaded(tmp_path):
+    for f in light.iterdir(): (tmp_path/f.name).write_bytes(f.read_bytes())
+    before = module._network(tmp_path, None)
+    assert module._network(tmp_path, None) is before
+    os.utime(tmp_path/'model.safetensors', ns=(0, 0))
+    assert module._network(tmp_path, None) is not before
+
+
 def test_without_widgets_there_is_a_picture(a):
     bundle = a._repr_mimebundle_()
     assert bundle['application/vnd.jupyter.widget-view+json']['model_id'] == a.root.model_id
@@ -175,6 +183,15 @@ def test_without_voila(capsys, monkeypatch):
     monkeypatch.setattr(module, 'find_spec', lambda name: None)
     assert main(['app', '--port', '0']) == 2
     assert capsys.readouterr().err == "colorgan: the app in a browser needs voila: pip install 'colorgan[app]'\n"
+
+
+@pytest.mark.parametrize('words, said', [(('--runs', 'nowhere'), 'there is no folder nowhere'),
+                                         (('--device', 'nonsense'), "there is no device 'nonsense'")], ids=['runs', 'device'])
+def test_what_the_app_needs_is_looked_for_first(words, said, capsys, monkeypatch):
+    def start(*args): raise AssertionError('no server is started')
+    monkeypatch.setattr(module, '_voila', start)
+    assert main(['app', '--port', '0', *words]) == 2
+    assert capsys.readouterr().err.startswith(f'colorgan: {said}')
 
 
 @contextmanager

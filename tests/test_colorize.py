@@ -272,6 +272,19 @@ def test_output_is_never_the_input(cat, tmp_path):
     assert (tmp_path/'a'/'cat.png').read_bytes() == before
 
 
+@pytest.mark.parametrize('out', ['mine.png', 'folder'])
+def test_a_result_that_is_there_is_kept(out, cat, tmp_path):
+    cat.resize((40, 30)).save(tmp_path/'cat.png')
+    out = tmp_path/out
+    mine = out if out.suffix else out/'cat.png'
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text('Dear diary')
+    report = colorize_files(tmp_path/'cat.png', out, toy)
+    assert (report.done, report.there, mine.read_text()) == (0, 1, 'Dear diary')
+    report = colorize_files(tmp_path/'cat.png', out, toy, overwrite=True)
+    assert (report.done, report.there, Image.open(mine).size) == (1, 0, (40, 30))
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment(cat, tmp_path):
     (tmp_path/'in').mkdir()
@@ -446,7 +459,7 @@ def test_a_hint_colours_its_place_and_stops_at_the_edge():
 def test_subsampling_is_that_of_the_file(cat, tmp_path):
     from PIL import JpegImagePlugin
     for i, s in enumerate(('4:4:4', '4:2:2', '4:2:0')):
-        colorize_files(photos['chelsea'], tmp_path/'out.jpg', toy, subsampling=s)
+        colorize_files(photos['chelsea'], tmp_path/'out.jpg', toy, subsampling=s, overwrite=True)
         assert JpegImagePlugin.get_sampling(Image.open(tmp_path/'out.jpg')) == i
 
 

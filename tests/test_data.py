@@ -121,8 +121,6 @@ def in_folder(rng, folder, name, content):
     if rng.random() < .5: os.mkfifo(deep/'pipe.jpg')
     if rng.random() < .5: (deep/'folder.jpg').mkdir()
     if rng.random() < .3: (deep/os.fsdecode(b'caf\xe9.txt')).write_bytes(b'')
-    if rng.random() < .3:
-        (deep/'secret').mkdir(mode=0)
     return folder, 1
 
 
@@ -170,6 +168,35 @@ def test_malformed_many(start, tmp_path):
     for seed in range(start, start + 100):
         (tmp_path/str(seed)).mkdir()
         with at_most(30): check(seed, tmp_path/str(seed))
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    "As root may read every folder, the system's answer is a stand-in."
+    (tmp_path/'good.jpg').write_bytes(photo(random.Random(0)))
+    (tmp_path/'secret').mkdir()
+    real = os.scandir
+    def scandir(path):
+        if Path(path).name == 'secret': raise PermissionError(13, 'Permission denied', path)
+        return real(path)
+    monkeypatch.setattr(os, 'scandir', scandir)
+    with pytest.raises(ColorganError, match='secret cannot be read: Permission denied'): photo_files(tmp_path)
+
+
+def encrypted(path, *names):
+    "A zip of three photos and a text, of which `names` are marked as encrypted in its list of files"
+    with zipfile.ZipFile(zipped(path), 'a') as z: z.writestr('img/notes.txt', '')
+    content = bytearray(path.read_bytes())
+    for name in names: content[content.rindex(f'img/{name}'.encode()) - 38] |= 1
+    path.write_bytes(content)
+    return path
+
+
+def test_an_encrypted_zip_is_named(tmp_path):
+    for names in ('1.jpg',), ('0.jpg', '1.jpg', '2.jpg', 'notes.txt'):
+        with pytest.raises(ColorganError, match='photos in .*z.zip are encrypted: unpack it first'):
+            photo_files(encrypted(tmp_path/'z.zip', *names))
+    path = encrypted(tmp_path/'text.zip', 'notes.txt')
+    assert (len(photo_files(path)), len(sources.other_files(path))) == (3, 1)
 
 
 def test_a_zip_that_unfolds_to_gigabytes(tmp_path):
@@ -491,6 +518,17 @@ def test_cache_survives_kills(tmp_path): kill_often(tmp_path, 300, 2)
 
 @pytest.mark.slow
 def test_cache_survives_many_kills(tmp_path): kill_often(tmp_path, 1000, 8)
+
+
+def test_a_cache_is_not_made_in_the_place_of_its_source(tmp_path):
+    out = make_cache(photos_in(tmp_path/'photos', 8), tmp_path/'x.cache', size=64, say=lambda text: None)
+    before = out.read_bytes()
+    (tmp_path/'link.cache').symlink_to(out)
+    for to in out, tmp_path/'link.cache':
+        with pytest.raises(ColorganError, match='holds the photos to be read'):
+            make_cache([out], to, size=32, say=lambda text: None)
+    assert out.read_bytes() == before
+    assert len(open_cache(make_cache(out, tmp_path/'y.cache', size=32, say=lambda text: None))) == 6
 
 
 def test_cache_when_the_disk_is_full(tmp_path):

@@ -366,7 +366,12 @@ def test_other_codecs(tmp_path, codec, end, capfd):
 def test_missing_packages_are_named(film, tmp_path, monkeypatch):
     monkeypatch.setattr(F, 'av', None)
     with pytest.raises(ColorganError, match=r"pip install 'colorgan\[film\]'"): colour(film, tmp_path/'out.mp4')
-
+    code = f"""import sys
+sys.modules |= dict(av=None, cv2=None)
+from colorgan.cli import main
+sys.exit(main(['film', {str(film)!r}, '--out', {str(tmp_path/'out.mp4')!r}]))"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "colorgan: films need PyAV and OpenCV: pip install 'colorgan[film]'\n")
 
 
 @pytest.mark.parametrize('name, content, why', [

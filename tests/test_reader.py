@@ -4,6 +4,7 @@ import io
 import os
 import struct
 import weakref
+import zlib
 
 import numpy as np
 import pytest
@@ -87,6 +88,31 @@ def test_transparency_comes_back(tmp_path):
     result = Colorizer(lambda L: np.zeros((*L.shape[:1], 2, *L.shape[2:]), np.float32),
                        32)(tmp_path/'half.png')
     assert result.mode == 'RGBA' and result.getchannel('A').getextrema() == (128, 128)
+
+
+deep = np.random.default_rng(0).integers(0, 65536, (20, 30, 4), dtype=np.uint16)
+
+
+def deep_png(a):
+    "A PNG of 16 bits a channel, as any program writes it"
+    def chunk(kind, data): return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+    lines = np.insert(a.astype('>u2').view(np.uint8).reshape(len(a), -1), 0, 0, axis=1)
+    head = struct.pack('>IIBBBBB', a.shape[1], len(a), 16, {2: 4, 3: 2, 4: 6}[a.shape[2]], 0, 0, 0)
+    return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', head) + chunk(b'IDAT', zlib.compress(lines.tobytes()))
+            + chunk(b'IEND', b''))
+
+
+@pytest.mark.parametrize('channels', [2, 3, 4], ids=['grey and alpha', 'RGB', 'RGBA'])
+def test_16_bits_stay_16_bits(channels, tmp_path):
+    "Of a path, of bytes, and of an image that Pillow has opened"
+    path = tmp_path/'deep.png'
+    path.write_bytes(deep_png(deep[..., :channels]))
+    right = deep[..., :3] if channels > 2 else deep[..., :1].repeat(3, 2)
+    for src in path, path.read_bytes(), Image.open(path):
+        photo = read_photo(src)
+        hidden = np.asarray(photo.alpha) == 0 if photo.alpha else np.zeros(deep.shape[:2], bool)
+        assert np.array_equal(photo.deep, np.where(hidden[..., None], 65535, right)) and not photo.lost
+        if channels != 3: assert np.abs(np.asarray(photo.alpha) * 257. - deep[..., channels - 1]).max() < 257
 
 
 def test_numbers_far_above_white_are_said():

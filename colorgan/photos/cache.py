@@ -184,6 +184,9 @@ def make_cache(data, # photos, as `photo_files` takes them
     if not 8 <= size <= 4096:
         raise ColorganError(f'a cache for photos of {size} pixels makes no sense: choose a '
                             'size from 8 to 4096')
+    if out.exists() and any(os.path.samefile(out, c) for c in {r.cache for r in refs if hasattr(r, 'cache')}):
+        raise ColorganError(f'{photo_name(out)} holds the photos to be read, and would be written over: choose '
+                            'another name')
     key = fingerprint(refs, short)
     if _current(out, key): return out
     if out.exists():

@@ -161,20 +161,21 @@ def _parts(im, src):
 
 # %% ../../nbs/photos/00_files.ipynb #5e32f742
 def _swapped(im):
-    "A twin of an opened 16-bit RGB image, not decoded yet, that will hold the low bytes; None if it has none"
+    "A twin of an opened 16-bit image in color or with transparency that holds the low bytes; None if it has none"
     tiles = list(getattr(im, 'tile', ()))
     of = lambda t: t.args if isinstance(t.args, str) else t.args[0]
     kind = of(tiles[0]) if tiles and tiles[0].args else ''
-    if kind not in [f'{m};16{o}' for m in ('RGB', 'RGBA') for o in 'BLN']: return None
+    if kind not in ['LA;16B', *(f'{m};16{o}' for m in ('RGB', 'RGBA') for o in 'BLN')]: return None
     order = sys.byteorder[0].upper() if kind[-1] == 'N' else kind[-1]
-    other = kind[:-1] + ('B' if order == 'L' else 'L')
+    other = 'RGBA' if kind == 'LA;16B' else kind[:-1] + ('B' if order == 'L' else 'L')
     page = im.tell()
     im.fp.seek(0)
     twin = Image.open(im.fp, formats=[im.format])
     twin.seek(page)
     twin.tile = [t._replace(args=other if isinstance(t.args, str) else (other, *t.args[1:]))
                  for t in twin.tile]
-    return twin
+    twin.load() # now, as Pillow closes the file when `im` is decoded
+    return twin.getchannel('G') if other == 'RGBA' else twin # grey's two bytes, read as red and green
 
 # %% ../../nbs/photos/00_files.ipynb #53070813
 def _icc_parts(icc):

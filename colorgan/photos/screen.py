@@ -10,6 +10,7 @@ __all__ = ['measures', 'unreadable', 'tiny', 'long', 'colourless', 'twin', 'meas
 
 # %% ../../nbs/photos/04_screen.ipynb #7f7be0a2
 from io import BytesIO
+from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
@@ -148,9 +149,11 @@ class Screening(_Judged):
 
 # %% ../../nbs/photos/04_screen.ipynb #d35d94a8
 def inspect(data, # photos, as `photo_files` takes them
-            out='inspect.png', # where to write the sheet; `None`: nowhere
+            out='inspect.png', # where to write the sheet, a PNG; `None`: nowhere
             progress=True, **thresholds) -> dict: # `photos`, `kept`, `left_out` by reason, and the `report` as text
     "Look through photos: how many, how large, what would be left out and why"
+    if out is not None and Path(out).suffix.lower() != '.png':
+        raise ColorganError(f'the sheet is a PNG: give a name that ends in .png, not {photo_name(out)}')
     s = Screening(data, progress=progress, **thresholds)
     if out is not None:
         about = PngInfo()

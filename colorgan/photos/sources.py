@@ -278,7 +278,7 @@ def _in_folder(folder, wanted=is_photo):
     def refuse(e):
         raise ColorganError(f'the folder {photo_name(e.filename)} cannot be read: {e.strerror}') from e
     seen, found = set(), []
-    for here, dirs, files in os.walk(folder, refuse, followlinks=True):
+    for here, dirs, files in os.walk(folder, onerror=refuse, followlinks=True):
         real = os.path.realpath(here)
         dirs[:] = [] if real in seen else sorted(d for d in dirs if not d.startswith('.'))
         if real not in seen:
@@ -289,16 +289,17 @@ def _in_folder(folder, wanted=is_photo):
 
 # %% ../../nbs/photos/02_sources.ipynb #2899e905
 def _in_zip(path, wanted=is_photo):
-    """The photos in a zip, sorted by name; entries that are encrypted or whose names lead out
-    of the zip are left out"""
+    """The photos in a zip, sorted by name; entries whose names lead out of the zip are left out. Raises
+    `ColorganError` if photos in it are encrypted."""
     try: infos = open_zip(str(path)).infolist()
     except Exception as e:
         raise ColorganError(f'{photo_name(path)} cannot be read as a zip: {e}') from e
     safe = (lambda n: not n.startswith(('/', '\\'))
             and '..' not in n.replace('\\', '/').split('/') and ':' not in n)
-    good = {i.filename for i in infos if not (i.is_dir() or i.flag_bits & 1)
-            and wanted(i.filename) and safe(i.filename)}
-    return [ZipPhoto(str(path), n) for n in sorted(good)]
+    good = [i for i in infos if not i.is_dir() and wanted(i.filename) and safe(i.filename)]
+    if any(i.flag_bits & 1 and is_photo(i.filename) for i in good):
+        raise ColorganError(f'photos in {photo_name(path)} are encrypted: unpack it first, and give the folder')
+    return [ZipPhoto(str(path), n) for n in sorted({i.filename for i in good})]
 
 # %% ../../nbs/photos/02_sources.ipynb #5431af5f
 def other_files(path) -> list: # paths or references

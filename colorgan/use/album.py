@@ -30,6 +30,12 @@ class _Job:
     dst: Path # where the result goes
 
 # %% ../../nbs/use/00_album.ipynb #dcc837e3
+def _ending(format):
+    "A suffix for results, given with or without its dot, without; raises `ColorganError` if it cannot be written"
+    if not format: return None
+    format_of(f'x.{format}')
+    return format.rpartition('.')[2]
+
 def _target(name, out, format, suffix):
     "`name` under `out`, its stem with `suffix`, in `format` or its own one if that can be written"
     name = Path(name)
@@ -44,12 +50,13 @@ def _named(src, folder):
 # %% ../../nbs/use/00_album.ipynb #b5a8d811
 def _plan(inputs, # photos, folders and zips
          out, # a folder; or a file, if there is one photo
-         format=None, # suffix of the results without the dot, as 'png'; None: the photo's own
+         format=None, # suffix of the results, as 'png'; None: the photo's own
          suffix='', # what to add to the stems
         ) -> list: # a `_Job` for each photo
     "What is read and written where; raises `ColorganError` if an input is missing or would be written over"
-    out, jobs = Path(out), []
-    if format: format_of(f'x.{format}')
+    out, format, jobs = Path(out), _ending(format), []
+    if '/' in suffix or '\\' in suffix:
+        raise ColorganError(f'the suffix cannot be {suffix!r}: give one without / and \\')
     inputs = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
     if '' in inputs: raise ColorganError("there is no photo '': is a variable empty?")
     for i in map(Path, inputs):
@@ -63,7 +70,10 @@ def _plan(inputs, # photos, folders and zips
             photos = [r for r in refs if not _is_result(r, i, out, made)]
             jobs += [_Job(r, _target(_named(r, i), out, format, suffix)) for r in photos]
     if len(jobs) == 1 and not inside and out.suffix.lower() in suffixes | {*writable} and not out.is_dir():
-        format_of(out)
+        kind = format_of(out)
+        if suffix or format and kind != format_of(f'x.{format}'):
+            raise ColorganError(f'{label(out)} is the name of the result: leave out the '
+                                f"{'suffix' if suffix else 'format'}, or give a folder")
         jobs[0].dst = out
     _check_targets(jobs, out)
     return jobs
@@ -228,12 +238,12 @@ def colorize_files(inputs, # photos, folders and zips: a path or a list of paths
                    out, # a folder, which gets the same folders and names; or a file, if there is one photo
                    weights='light', size=None, device=None, # as for `Colorizer`; `weights` may be a `Colorizer`
                    saturation=1., # 0 leaves photos grey, 2 is twice as colorful
-                   format=None, # suffix of the results without the dot, as 'png'; None: each photo's own
+                   format=None, # suffix of the results, as 'png'; None: each photo's own
                    suffix='', # what to add to the stems of the results
                    quality=95, # of JPEG and WebP, 1 to 100
                    subsampling='4:4:4', # of JPEG's colors: '4:4:4', '4:2:2' or '4:2:0'
                    hints=(), # colors at pixels of a single photo: `(x, y, '#rrggbb')`
-                   overwrite=False, # colorize again what is there already in the folder
+                   overwrite=False, # colorize again what is there already
                    progress=True, # show a progress bar, on a terminal
                    mark=True, keep_tone=False, unsure='colour', # as for `colorize`
                   ) -> Report:
@@ -243,8 +253,7 @@ def colorize_files(inputs, # photos, folders and zips: a path or a list of paths
     report = Report(left=_left_alone(inputs, out, jobs))
     if hints and len(jobs) > 1:
         raise ColorganError(f'hints are for one photo, and there are {len(jobs)}')
-    todo = (jobs if overwrite or [j.dst for j in jobs] == [Path(out)]
-            else [j for j in jobs if not j.dst.exists()])
+    todo = jobs if overwrite else [j for j in jobs if not j.dst.exists()]
     report.there = len(jobs) - len(todo)
     if not todo: return report
     colorizer = weights if isinstance(weights, Colorizer) else Colorizer(weights, size, device)
@@ -260,12 +269,12 @@ def colorize_files(inputs, # photos, folders and zips: a path or a list of paths
 def colorize_pipe(src, # a photo, as `read_pages` takes it: an open file, for example
                   weights='light', size=None, device=None, # as for `Colorizer`; `weights` may be a `Colorizer`
                   saturation=1., quality=95, subsampling='4:4:4', hints=(), # as for `colorize_files`
-                  format=None, # suffix of the result without the dot, as 'png'; None: the photo's own
+                  format=None, # suffix of the result, as 'png'; None: the photo's own
                   mark=True, keep_tone=False, unsure='colour', # as for `colorize`
                  ) -> bytes: # the file
     "A photo's file in, the file of the photo in color out. Raises `ColorganError` if it cannot be read."
     settings = _settings(saturation, quality, subsampling, hints, mark, keep_tone, unsure)
-    if format: format_of(f'x.{format}')
+    format = _ending(format)
     if hasattr(src, 'read'): src = read_some(src, 'the input')
     with reading(src), open_image(src) as im:
         own = next((s for s, f in writable.items() if f == im.format), '.png')

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from ..colour.chroma import join, luminance
 from ..colorizer import Colorizer, network
-from ..core import ColorganError, check_number, data_url, write_whole
+from ..core import ColorganError, check_number, data_url, photo_name, write_whole
 from ..photos.files import _films, encode, format_of, read_photo, writable
 from ..photos.sources import bundled_photos
 from ..nets.weights import bundled_weights
@@ -93,7 +93,7 @@ class _Clip:
     def file(self, colorizer, saturation=1.):
         "`(name, bytes)` of the film in color, as an mp4, which browsers play"
         from colorgan.use.film import colorize_film
-        key = id(colorizer.net), colorizer.size, saturation
+        key = colorizer.net, colorizer.size, saturation
         if key not in self.done:
             out = self.path.with_name('colour.mp4')
             try:
@@ -235,7 +235,12 @@ def _says_errors(f):
     return inner
 
 # %% ../../nbs/use/02_app.ipynb #f5f313d2
-_network = lru_cache(maxsize=1)(network)
+@lru_cache(maxsize=1)
+def _loaded(weights, device, changed): return network(weights, device)
+
+def _network(weights, device):
+    "The network in a model folder, loaded again when its files have changed"
+    return _loaded(weights, device, tuple((f.name, f.stat().st_mtime_ns) for f in sorted(weights.glob('model.*'))))
 
 # %% ../../nbs/use/02_app.ipynb #e38c25a4
 class App:
@@ -410,7 +415,12 @@ def serve(port=8866, # of 127.0.0.1; 0: any that is free
           runs='.', device=None, # as `app` takes them
           most=8): # visitors at once
     """Show the app on this machine until Ctrl-C. Raises `ColorganError` without voila, or if
-    the port is in use."""
+    the port, the folder or the device cannot be had."""
+    if runs is not None and not os.path.isdir(runs):
+        raise ColorganError(f'there is no folder {photo_name(runs)}: give one with runs or models')
+    if device not in (None, 'cpu'):
+        from colorgan.data import default_device
+        default_device(device)
     port = _free_port(check_number('port', port, 0, 65535, int))
     if not find_spec('voila'):
         raise ColorganError("the app in a browser needs voila: pip install 'colorgan[app]'")

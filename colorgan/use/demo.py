@@ -10,22 +10,27 @@ __all__ = ['demo']
 # %% ../../nbs/use/04_demo.ipynb #90953e9c
 import shutil
 from itertools import count
-from pathlib import Path
 from .album import colorize_files
-from ..core import check_number
+from ..core import ColorganError, check_number, make_folder
 from ..photos.files import read_photo, save_photo
 from ..photos.sources import bundled_photos
 from ..nets.weights import bundled_weights
 
 # %% ../../nbs/use/04_demo.ipynb #8b13b3e6
+def _colorized(*args, **kw):
+    "How many photos were colorized; raises `ColorganError` if one fails"
+    report = colorize_files(*args, overwrite=True, **kw)
+    if report.failed: raise ColorganError(report.failed[0])
+    return report.done
+
 def _show_colorized(out, photos):
     "Colorize `photos` with the bundled weights into `out/colorized`, and make a sheet grey | ours | truth"
     from colorgan.visualize import show_sheet
     if 'light' not in bundled_weights():
         return print('There are no weights in this package yet, so nothing is colorized '
                      'before the training.')
-    report = colorize_files(photos, out/'colorized', overwrite=True)
-    print(f'{report.done} photos colorized with the weights of the package: '
+    n = _colorized(photos, out/'colorized')
+    print(f'{n} photos colorized with the weights of the package: '
           f'{out/"colorized"}, side by side in '
           f'{out/"colorized.png"}')
     truths = [read_photo(p).image for p in photos]
@@ -60,13 +65,14 @@ about photos unlike these. For more, train it on more photos, and longer:
 def demo(out='demo', # the folder to make
          minutes=2.): # how long to train, both stages together
     "Colorize bundled photos, train both stages briefly on them, and say where to look and what to type next"
-    out, photos, minutes = Path(out), bundled_photos(), check_number('minutes', minutes, .01, 600)
+    photos, minutes = bundled_photos(), check_number('minutes', minutes, .01, 600)
+    out = make_folder(out)
     _show_colorized(out, photos)
     print(f'Training on {len(photos) - 2} photos for {minutes:g} minutes…')
     run = _train_briefly(out, photos, minutes)
     for name in ('sheet.png', 'curves.png'):
         if (run/name).exists(): shutil.copy(run/name, out/name)
     held = photos[0]
-    colorize_files([held], out, run, overwrite=True, format='jpg', suffix='-by-run')
+    _colorized([held], out, run, format='jpg', suffix='-by-run')
     print(_ADVICE.format(out=out, run=run.name, photo=f'{held.stem}-by-run.jpg', n=len(photos) - 2,
                          minutes=minutes))

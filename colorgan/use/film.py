@@ -60,13 +60,13 @@ def _reading(path):
     except (av.FFmpegError, OSError) as e:
         raise ColorganError(f'{label(path)} cannot be read: {e.strerror or e}') from e
 
-# Names and comments that are not UTF-8 are read nonetheless: from version 19 on PyAV does so by itself.
-_lenient = {} if int(av.__version__.split('.')[0]) > 18 else dict(metadata_errors='replace')
 def _opened(path):
     "`(container, stream)` of the pictures of a film. Raises `ColorganError` if there are none."
     if not os.path.exists(path): raise ColorganError(f'there is no {label(path)}')
     if os.path.isdir(path): raise ColorganError(f'{label(path)} is a folder, not a film')
-    try: container = av.open(str(path), **_lenient)
+    # Names and comments that are not UTF-8 are read nonetheless: from version 19 on PyAV does so by itself.
+    lenient = {} if int(av.__version__.split('.')[0]) > 18 else dict(metadata_errors='replace')
+    try: container = av.open(str(path), **lenient)
     except av.FFmpegError as e:
         raise ColorganError(f'{label(path)} is not a film that can be read ({e.strerror})') from e
     if container.format.name.endswith('_pipe') or container.format.name == 'image2':

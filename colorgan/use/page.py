@@ -80,12 +80,15 @@ def _version(files): # name: bytes
 # %% ../../nbs/use/03_page.ipynb #6e7052b1
 def make_page(out, # the folder to make
               weights='light', # a model folder, a run, or the name of bundled weights
-              sample=None, # the photo that greets visitors; None: a bundled one
+              sample=None, # the photo that greets visitors; None: one that scikit-learn brings along
              ) -> Path: # the folder
     "Write the page. Raises `ColorganError` if something cannot be had; nothing is written then."
+    sample = sample or next((p for p in bundled_photos() if p.stem == 'china'), None)
+    if sample is None:
+        raise ColorganError('the bundled photo comes with scikit-learn, which is not installed: give a photo '
+                            'with --sample')
     graph, facts = network_files(weights)
-    shown, (w, h) = _pictures(weights,
-                              sample or next(p for p in bundled_photos() if p.stem == 'china'))
+    shown, (w, h) = _pictures(weights, sample)
     heavy = _runtime_files() | graph
     facts['bytes'] = {k: len(heavy[k]) for k in ('ort.wasm', 'ort-gpu.wasm', 'network.onnx')}
     network, *runtimes = (facts['bytes'][k] for k in ('network.onnx', 'ort.wasm', 'ort-gpu.wasm'))
