@@ -79,7 +79,7 @@ class Recipe:
     # whose batch norms keep their running statistics in training: 'all' if it goes on learning
     freeze_bn: str = _one_of('none', 'encoder', 'all')
     # decay of the running average of the generator that is evaluated and saved; 0: none
-    ema: float = _limited(0., most=.99999)
+    ema: float = _limited(0., most=.9999999)
     pretrain_epochs: int = 20 # how often the first stage sees every photo; 0: no first stage
     # what the first stage predicts: the photo, or the grey photo again
     pretrain_for: str = _one_of('colour', 'grey')
@@ -88,7 +88,7 @@ class Recipe:
     gen_lr: float = 2e-4 # the generator's learning rate in the second stage
     critic_lr: float = 2e-4 # the critic's
     # Adam's momenta in the second stage; in the first they are .9 and .999
-    betas: tuple = _limited((.5, .999), most=.99999, count=2)
+    betas: tuple = _limited((.5, .999), most=.9999999, count=2)
     n_critic: int = _limited(1, 1) # the critic's steps for each of the generator's
     n_critic_late: int = 0 # the same after `drop_at`; 0: no change
     critic_warmup: int = 0 # batches at the start of the second stage that are the critic's alone

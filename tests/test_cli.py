@@ -365,7 +365,7 @@ def test_ctrl_c_in_the_first_second(tmp_path, cat):
     "As soon as `colorgan` itself runs, and a little later each time."
     code = "import os, sys, runpy; os.write(1, b'x'); sys.argv = ['colorgan', *sys.argv[1:]]; runpy.run_module('colorgan', run_name='__main__')"
     for seconds in (0, .03, .1, .2, .4, .8):
-        p = subprocess.Popen([sys.executable, '-c', code, 'colorize', str(cat), '--out', 'x.png'], cwd=tmp_path, stdout=subprocess.PIPE,
+        p = subprocess.Popen([sys.executable, '-c', code, 'colorize', str(cat), '--out', 'x.png', '--overwrite'], cwd=tmp_path, stdout=subprocess.PIPE,
                              stderr=subprocess.PIPE, text=True, env=os.environ | dict(PYTHONPATH=os.pathsep.join(sys.path)))
         p.stdout.read(1)
         time.sleep(seconds + .02) # of these, runpy takes the first

@@ -71,6 +71,7 @@ def finished(notebook, flags):
 def inside(notebook, flags, output, environ, spent):
     "What nbdev-test does, in the process of the notebook"
     os.setsid()
+    multiprocessing.set_start_method(None, force=True) # the notebook's own processes start as they do everywhere
     os.chdir(root)
     os.environ.clear()
     os.environ.update(environ)
