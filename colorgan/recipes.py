@@ -159,7 +159,7 @@ _quarter = 'ours: EfficientNet-Lite0 encoder, chroma at a quarter of the resolut
 _light = (
     Recipe('light', f'{_quarter}; a perceptual loss and a discriminator', **_light_net, **_bundled,
            tone=.3, pixel_loss='ciede2000', encoder_lr_mult=1/3, warmup=.02, bs=16,
-           perceptual=.5, lam=60., label_smoothing=.1,
+           perceptual=.5, lam=200., label_smoothing=.1,
            ema=.995, frozen=3,
            gan_epochs=10, gen_lr=1e-4, critic_lr=4e-4, critic_warmup=100),
     Recipe('light-l1', f'{_quarter}; L1 only', **_light_net, **_bundled,
