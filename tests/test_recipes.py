@@ -296,12 +296,13 @@ def test_a_mistake_is_found_before_the_training(asked, said, tmp_path):
 def test_no_recipe_is_judged_by_what_it_trained_on(asked, tmp_path, monkeypatch):
     trained, judged = [], []
     def note(data, *args, valid, seed, items=None, **kwargs): trained.extend(split_photos(data, valid, items, seed)[0])
-    def judge(weights, data, *args, **kwargs):
+    def judge(weights, data, *args, device, **kwargs):
+        assert device == 'cpu'
         judged.extend(data)
         fails()
     monkeypatch.setattr(race, 'train', note)
     monkeypatch.setattr(race, 'evaluate', judge)
-    compare(tmp_path, data=bundled_photos(), valid=.4, **asked)
+    compare(tmp_path, data=bundled_photos(), valid=.4, device='cpu', **asked)
     assert trained and len(judged) == 3 and not set(trained) & set(judged)
 
 

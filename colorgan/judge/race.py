@@ -82,7 +82,8 @@ def enter(recipe, # a `Recipe`
     try:
         train(data, replace(recipe, items=None), out, size=size, valid=valid, resume=True,
               keep=1, checkpoint_minutes=1., **how)
-        result = evaluate(out, held, size, judges=judges) | seen(out) | mean_losses(out, held, size)
+        scores = evaluate(out, held, size, device=how.get('device'), judges=judges)
+        result = scores | seen(out) | mean_losses(out, held, size)
         result['parameters'] = parameters(out)
     except ColorganError as e: return dict(recipe=recipe.name, failed=' '.join(str(e).split()))
     write_json(there, dict(recipe=recipe.name, **result))
