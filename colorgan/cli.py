@@ -62,9 +62,9 @@ def _count_or_auto(text):
 
 def _free(a, *paths):
     "Raise `ColorganError` if there is something already where a result goes, unless `--overwrite` allows it"
-    for p in paths:
-        at = p and os.path.abspath(p)
-        if p and not a.overwrite and os.path.exists(at) and not (os.path.isdir(at) and not os.listdir(at)):
+    for p in filter(None, paths):
+        at = os.path.abspath(p)
+        if not a.overwrite and os.path.exists(at) and not (os.path.isdir(at) and not os.listdir(at)):
             raise ColorganError(f'{p} is there already: give another name, or --overwrite')
 
 def _workspace():
@@ -81,14 +81,12 @@ def _beside(inputs, format=None, suffix=''):
     if len(inputs) > 1 or inputs[0] == '-':
         raise ColorganError('say where the results go: --out and a folder, or - for standard '
                             'output')
-    from colorgan.photos.files import suffixes, writable
-    if '/' in suffix or '\\' in suffix:
-        raise ColorganError(f'the suffix cannot be {suffix!r}: give one without / and \\')
+    from colorgan.photos.files import suffixes
+    from colorgan.use.album import target
     p = Path(os.path.abspath(inputs[0]))
     if p.is_dir(): return p.with_name(f'{p.name}-colorized')
     if p.suffix.lower() not in suffixes: return p.with_name(f'{p.stem}-colorized')
-    ending = f".{format.lstrip('.')}" if format else p.suffix if p.suffix.lower() in writable else '.png'
-    return p.with_name(f"{p.stem}{suffix or '-colorized'}{ending}")
+    return target(p.name, p.parent, format, suffix or '-colorized')
 
 def _colorize(a):
     from colorgan.photos.files import unlimited, writable
@@ -127,12 +125,13 @@ def _with_sure(a, out):
     if there cannot be a map, or if it would replace the photo or the result, before anything is
     colorized."""
     from colorgan.colorizer import Colorizer
+    from colorgan.use.album import target
     _free(a, a.sure)
     if not a.sure.lower().endswith('.png'): raise ColorganError(f'the map goes into a PNG, not {a.sure}')
     if len(a.input) > 1 or not os.path.isfile(a.input[0]) or a.input[0].lower().endswith('.zip'):
         raise ColorganError('--sure is for one photo')
-    name = f'{Path(a.input[0]).stem}{a.suffix}{_beside(a.input, a.format).suffix}' # in a folder
-    if os.path.realpath(a.sure) in map(os.path.realpath, (a.input[0], out, Path(out, name))):
+    result = target(Path(a.input[0]).name, out, a.format, a.suffix) # if `out` is a folder
+    if os.path.realpath(a.sure) in map(os.path.realpath, (a.input[0], out, result)):
         raise ColorganError(f'{a.sure} is the photo or its result: give the map another name')
     return Colorizer(a.weights, a.size, a.device)
 

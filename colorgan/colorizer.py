@@ -258,11 +258,11 @@ class Colorizer:
         return (join if y.dtype == np.uint16 else deep_join)(y, spread(ab, L, hints, y.shape[::-1]))
 
 # %% ../nbs/10_colorizer.ipynb #d05dfb4a
-def _written(weights):
-    "When the files of a model were written: a training that goes on writes them again"
+def written(weights): # as `network` takes them
+    "When the files of a model were written, to tell whether a training that went on wrote them again"
     if not isinstance(weights, (str, os.PathLike)) or str(weights).startswith('hf:'): return None
-    files = Path(weights), Path(weights, 'model.safetensors'), Path(weights, 'model', 'model.safetensors')
-    return tuple(f.stat().st_mtime_ns for f in files if f.is_file())
+    files = Path(weights), *(f for d in ('', 'model') for f in sorted(Path(weights, d).glob('model.*')))
+    return tuple((f.name, f.stat().st_mtime_ns) for f in files if f.is_file())
 
 @lru_cache(maxsize=1)
 def _colorizer(weights, size, device, written): return Colorizer(weights, size, device)
@@ -277,5 +277,5 @@ def colorize(photo, # path, open file, bytes, PIL image, or array with rows firs
              mark=True, keep_tone=False, unsure='colour', # as in a call of `Colorizer`
             ): # PIL image of the photo's own size
     "One photo in color"
-    own = _colorizer(weights, size, device, _written(weights))
+    own = _colorizer(weights, size, device, written(weights))
     return own(photo, saturation, hints, mark, keep_tone, unsure)

@@ -36,10 +36,16 @@ def _ending(format):
     format_of(f'x.{format}')
     return format.rpartition('.')[2]
 
-def _target(name, out, format, suffix):
-    "`name` under `out`, its stem with `suffix`, in `format` or its own one if that can be written"
-    name = Path(name)
-    ext = f'.{format}' if format else name.suffix if name.suffix.lower() in writable else '.png'
+def target(name, # of the photo
+           out, # a folder
+           format=None, # suffix of the result, as 'png'; None: the photo's own, or PNG if that cannot be written
+           suffix='', # what to add to the stem
+          ) -> Path:
+    "Where a photo's result goes; raises `ColorganError` if there is no such format or suffix"
+    if '/' in suffix or '\\' in suffix:
+        raise ColorganError(f'the suffix cannot be {suffix!r}: give one without / and \\')
+    name, ending = Path(name), _ending(format)
+    ext = f'.{ending}' if ending else name.suffix if name.suffix.lower() in writable else '.png'
     return Path(out)/name.with_name(name.stem + suffix + ext)
 
 # %% ../../nbs/use/00_album.ipynb #db62c40b
@@ -55,20 +61,18 @@ def _plan(inputs, # photos, folders and zips
         ) -> list: # a `_Job` for each photo
     "What is read and written where; raises `ColorganError` if an input is missing or would be written over"
     out, format, jobs = Path(out), _ending(format), []
-    if '/' in suffix or '\\' in suffix:
-        raise ColorganError(f'the suffix cannot be {suffix!r}: give one without / and \\')
     inputs = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
     if '' in inputs: raise ColorganError("there is no photo '': is a variable empty?")
     for i in map(Path, inputs):
         if not i.exists(): raise ColorganError(f'there is no {label(i)}')
         inside = i.is_dir() or i.suffix.lower() == '.zip'
-        if not inside: jobs.append(_Job(i, _target(i.name, out, format, suffix)))
+        if not inside: jobs.append(_Job(i, target(i.name, out, format, suffix)))
         else:
             refs = photo_files(i)
             made = {(os.path.realpath(t.parent), t.stem) for r in refs if suffix
-                    for t in [_target(_named(r, i), out, format, suffix)]}
+                    for t in [target(_named(r, i), out, format, suffix)]}
             photos = [r for r in refs if not _is_result(r, i, out, made)]
-            jobs += [_Job(r, _target(_named(r, i), out, format, suffix)) for r in photos]
+            jobs += [_Job(r, target(_named(r, i), out, format, suffix)) for r in photos]
     if len(jobs) == 1 and not inside and out.suffix.lower() in suffixes | {*writable} and not out.is_dir():
         kind = format_of(out)
         if suffix or format and kind != format_of(f'x.{format}'):

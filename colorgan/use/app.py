@@ -18,7 +18,7 @@ import ipywidgets as widgets
 import numpy as np
 from PIL import Image, ImageOps
 from ..colour.chroma import join, luminance
-from ..colorizer import Colorizer, network
+from ..colorizer import Colorizer, network, written
 from ..core import ColorganError, check_number, data_url, photo_name, write_whole
 from ..photos.files import _films, encode, format_of, read_photo, writable
 from ..photos.sources import bundled_photos
@@ -240,7 +240,7 @@ def _loaded(weights, device, changed): return network(weights, device)
 
 def _network(weights, device):
     "The network in a model folder, loaded again when its files have changed"
-    return _loaded(weights, device, tuple((f.name, f.stat().st_mtime_ns) for f in sorted(weights.glob('model.*'))))
+    return _loaded(weights, device, written(weights))
 
 # %% ../../nbs/use/02_app.ipynb #e38c25a4
 class App:
