@@ -1,4 +1,5 @@
-"""The tutorial's way of loading photos against ours, on the same photos in one run: `python benchmarks/data.py --json FILE`."""
+"""The tutorial's way of loading photos against ours, on the same photos in one run:
+`python benchmarks/data.py --json FILE`."""
 import argparse
 import sys, tempfile, time
 from concurrent.futures import ThreadPoolExecutor

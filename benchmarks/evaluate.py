@@ -1,4 +1,6 @@
-"""The plain way of judging colorized photos against ours, one core each, in one run: python benchmarks/evaluate.py PHOTOS --json nbs/results/bench_evaluate.json"""
+"""The plain way of judging colorized photos against ours, one core each, in one run:
+
+python benchmarks/evaluate.py PHOTOS --json nbs/results/bench_evaluate.json"""
 import argparse
 import sys
 import time
@@ -28,14 +30,16 @@ def colourfulness(rgb):
 def plain_scores(rgb, truth):
     "The figures that scikit-image and a few lines of numpy give for one photo, both `(h, w, 3)` in [0, 1]"
     lab, true_lab = rgb2lab(rgb), rgb2lab(truth)
-    return dict(ab=np.linalg.norm((lab - true_lab)[..., 1:], axis=-1).mean(), psnr=peak_signal_noise_ratio(truth, rgb, data_range=1),
-                ssim=structural_similarity(rgb, truth, data_range=1, channel_axis=-1, gaussian_weights=True, use_sample_covariance=False),
+    ssim = structural_similarity(rgb, truth, data_range=1, channel_axis=-1, gaussian_weights=True,
+                                 use_sample_covariance=False)
+    return dict(ab=np.linalg.norm((lab - true_lab)[..., 1:], axis=-1).mean(),
+                psnr=peak_signal_noise_ratio(truth, rgb, data_range=1), ssim=ssim,
                 de2000=deltaE_ciede2000(lab, true_lab).mean(), cf=colourfulness(rgb))
 
 
 def plain(weights, refs, judges):
     "One photo after the other: colorized, scored beside grey, and shown to the judging network three times"
-    colorizer, scores, views = Colorizer(weights, device=torch.device('cpu')), [], []
+    colorizer, scores, views = Colorizer(weights, device='cpu'), [], []
     for ref in refs:
         im = open_photo(ref)
         truth = np.asarray(im) / 255
@@ -44,13 +48,15 @@ def plain(weights, refs, judges):
         seen = dict(ours=np.asarray(colorizer.images([Photo(im)])[0]) / 255, grey=lab2rgb(lab), truth=truth)
         scores.append({n: plain_scores(rgb, truth) for n, rgb in seen.items() if n != 'truth'})
         views.append({n: judges.views(torch.tensor(rgb).permute(2, 0, 1)[None].float()) for n, rgb in seen.items()})
-    means = {m + end: float(np.mean([s[n][m] for s in scores])) for n, end in (('ours', ''), ('grey', '_grey')) for m in scores[0]['ours']}
+    means = {m + end: float(np.mean([s[n][m] for s in scores]))
+             for n, end in (('ours', ''), ('grey', '_grey')) for m in scores[0]['ours']}
     sets = {n: {k: torch.cat([v[n][k] for v in views]) for k in views[0][n]} for n in views[0]}
     return means | set_scores(sets['ours'], sets['truth'])
 
 
 def ours(weights, refs, judges):
-    with mock.patch.object(colorgan.evaluation, 'Judges', lambda device: judges): return evaluate(weights, refs, device='cpu')
+    with mock.patch.object(colorgan.evaluation, 'Judges', lambda device: judges):
+        return evaluate(weights, refs, device='cpu')
 
 
 def seconds_of_processor(way, *args):
@@ -76,8 +82,10 @@ def bench_evaluate(data=None, # color photos; None: the bundled ones
     rates = {way.__name__: len(refs) / seconds for way, (seconds, _) in best.items()}
     (_, one), (_, other) = best.values()
     differ = {k: abs(other[k] / v - 1) for k, v in one.items() if k in other}
-    facts = dict(weights=str(weights), photos=len(refs), load=load, networks=[n for n in ('lite', 'lpips', 'inception') if getattr(judges, n)],
-                 photos_per_s={n: round(r, 2) for n, r in rates.items()}, evaluate_ratio=round(rates['ours'] / rates['plain'], 2),
+    facts = dict(weights=str(weights), photos=len(refs), load=load,
+                 networks=[n for n in ('lite', 'lpips', 'inception') if getattr(judges, n)],
+                 photos_per_s={n: round(r, 2) for n, r in rates.items()},
+                 evaluate_ratio=round(rates['ours'] / rates['plain'], 2),
                  differ={k: float(f'{d:.1e}') for k, d in differ.items()})
     if json_file is not None: write_json(json_file, facts)
     return facts

@@ -1,4 +1,5 @@
-"""Film: frames a second of `colorgan film` against photos one by one, and how steady its colors are: `python benchmarks/film.py --json FILE`."""
+"""Film: frames a second of `colorgan film` against photos one by one, and how steady its colors
+are: `python benchmarks/film.py --json FILE`."""
 import argparse, json
 import subprocess, sys, tempfile, time, zipfile
 from fractions import Fraction
@@ -36,7 +37,8 @@ def pan(path, n=100, size=(1280, 720), rate=25, grey=True, names=('china', 'coff
     return Path(path)
 
 def one_by_one(src, out, tmp):
-    "The way without `colorgan film`: frames to PNG, `colorgan colorize` on the folder, and encoded again with the same codec"
+    """The way without `colorgan film`: frames to PNG, `colorgan colorize` on the folder, and
+    encoded again with the same codec"""
     film, (before, after) = F._examined(src), (Path(tmp)/n for n in ('before', 'after'))
     before.mkdir()
     for i, f in enumerate(F._Reader(src)): f.to_image().save(before/f'{i:06}.png')
@@ -88,7 +90,8 @@ def ab_of(path, shape): # float32 `(h, w, 2)` for each frame
 def length(ab): return np.hypot(ab[..., 0], ab[..., 1])
 
 def steps(chroma, flows, flow): # of each pair of frames; NaN where the flow finds next to nothing, as at a cut
-    "Mean distance in ab between a frame's chroma and the previous frame's, moved along the flow, where that is consistent"
+    """Mean distance in ab between a frame's chroma and the previous frame's, moved along the flow,
+    where that is consistent"""
     out, before = [], None
     for ab, (back, trust) in zip(chroma, [(None, None), *flows]):
         ab = ab.astype(np.float32)
@@ -119,7 +122,8 @@ def flicker(path, keep=.95, weights='light', files=True, size=None) -> dict:
     facts = dict(frames=len(truth)) | {name: dict(
         flicker=round(float(np.nanmean(curves[name])),
                       3), chroma=round(float(np.mean([length(np.float32(a)).mean() for a in c])), 2),
-        distance=round(float(np.mean([length(np.float32(a) - b).mean() for a, b in zip(c, truth)])), 3)) for name, c in ways.items()}
+        distance=round(float(np.mean([length(np.float32(a) - b).mean()
+                                      for a, b in zip(c, truth)])), 3)) for name, c in ways.items()}
     share = lambda a, b: round(facts[a]['flicker'] / facts[b]['flicker'], 3)
     facts['flicker_ratio'] = share('steady', 'alone')
     if files:
@@ -146,11 +150,13 @@ def clips(where) -> list: # paths
     return [next(where.rglob(n)) for n in CLIPS]
 
 def bench_film(json_file=None, where=None, n=100, size=(1280, 720), rounds=1, say=print) -> dict:
-    "Both measurements; what is not measured (clips without `where`, frames a second with `n=0`) stays in the file as it was"
+    """Both measurements; what is not measured (clips without `where`, frames a second with `n=0`)
+    stays in the file as it was"""
     facts = json.loads(Path(json_file).read_text()) if json_file is not None and Path(json_file).exists() else {}
     if n:
         rates = speed(n, size, rounds)
-        facts |= dict(cores=cores(), load=busy(), n=n, size=size, frames_per_s={k: round(r, 2) for k, r in rates.items()},
+        facts |= dict(cores=cores(), load=busy(), n=n, size=size,
+                      frames_per_s={k: round(r, 2) for k, r in rates.items()},
                       film_ratio=round(rates['ours'] / rates['one_by_one'], 2))
         say(f"frames a second: {rates['ours']:.1f}, one by one {rates['one_by_one']:.1f}; "
             f"film_ratio: {facts['film_ratio']:.2f}")
@@ -158,7 +164,8 @@ def bench_film(json_file=None, where=None, n=100, size=(1280, 720), rounds=1, sa
         facts['clips'] = {}
         for p in clips(where):
             f = facts['clips'][p.stem] = flicker(p)
-            say(f"{p.stem}: flicker {f['flicker_ratio']:.2f} of frame by frame ({f['flicker_file_ratio']:.2f} in H.264, "
+            say(f"{p.stem}: flicker {f['flicker_ratio']:.2f} of frame by frame "
+                f"({f['flicker_file_ratio']:.2f} in H.264, "
                 f"{f['flicker_lossless_ratio']:.2f} in FFV1, which loses nothing), "
                 f"distance {f['steady']['distance']:.2f} against {f['alone']['distance']:.2f}")
     if json_file is not None: write_json(json_file, facts)

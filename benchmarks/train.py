@@ -1,4 +1,5 @@
-"""The training loop that everybody copies against ours, on the same photos in one run: `python benchmarks/train.py --json FILE`."""
+"""The training loop that everybody copies against ours, on the same photos in one run:
+`python benchmarks/train.py --json FILE`."""
 import argparse
 import sys, tempfile, time
 import torch
@@ -45,7 +46,8 @@ class TutorialLoop:
     "Networks, losses and optimizers of the tutorial, and a pass over its photos"
     def __init__(self, refs, size, bs, device):
         body = create_body(resnet18(), n_in=1, pretrained=False, cut=-2)
-        self.gen, self.critic, self.device = DynamicUnet(body, 2, (size, size)).to(device), patchgan().net.to(device), device
+        self.gen = DynamicUnet(body, 2, (size, size)).to(device)
+        self.critic, self.device = patchgan().net.to(device), device
         self.opts = [torch.optim.Adam(m.parameters(), lr=2e-4, betas=(.5, .999))
                      for m in (self.gen, self.critic)]
         self.data = DataLoader(TutorialData(refs, size), batch_size=bs, shuffle=True,

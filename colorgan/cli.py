@@ -77,7 +77,8 @@ _numbers.__name__ = 'list of numbers'
 
 # %% ../nbs/12_cli.ipynb #6ae0ab63
 def _beside(inputs, format=None, suffix=''):
-    "Where results go when nobody says: next to a photo as NAME-colorized (or NAME and `suffix`), or into a folder of that name"
+    """Where results go when nobody says: next to a photo as NAME-colorized (or NAME and `suffix`),
+    or into a folder of that name"""
     if len(inputs) > 1 or inputs[0] == '-':
         raise ColorganError('say where the results go: --out and a folder, or - for standard '
                             'output')
@@ -385,8 +386,8 @@ def _evaluate(a):
                       a.protocol, sheet=a.sheet, sizes=a.sizes, old=a.old,
                       frontier=a.frontier, folders=a.folders)
     seen = result['work'] if result['work'] else 'its own'
-    print(f"{result['n']} photos, judged "
-          f"{'each at its own size' if result['size'] is None else 'at short side ' + str(result['size'])}, seen by the network at {seen}")
+    judged = 'each at its own size' if result['size'] is None else f"at short side {result['size']}"
+    print(f"{result['n']} photos, judged {judged}, seen by the network at {seen}")
     for r in (result, *result.get('others', [])): _print_figures(r)
     for s in result['skipped']: print(f'skipped: {s}')
     if a.json: write_json(a.json, result)
@@ -701,7 +702,7 @@ def _or_interrupt(e):
         cause = cause.__cause__ or cause.__context__
     return cause or e
 
-def main(argv=None) -> int: # the exit status: 0, or 2 after an error, 1 if some photos or recipes failed, 130 after Ctrl-C
+def main(argv=None) -> int: # exit status: 0; 1 if some photos or recipes failed; 2 after an error; 130 after Ctrl-C
     "The `colorgan` command"
     if not sys.warnoptions: warnings.simplefilter('ignore')
     warnings.simplefilter('default', ColorganWarning)

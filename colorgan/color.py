@@ -66,8 +66,9 @@ def _into_gamut(rgb, y, eps=1e-6):
 # %% ../nbs/00_color.ipynb #d0adeda7
 def lab_to_rgb(x: torch.Tensor, # CIE Lab with L in 0…100, float, shape `(…, 3, H, W)`, any device
               ) -> torch.Tensor: # sRGB in [0, 1], same shape
-    """sRGB of CIE Lab (D65). Colors that sRGB lacks keep their L, nearly keep their hue and lose chroma (they are moved, in linear
-    light, towards the grey of the same luminance); L beyond 0…100 is clamped. Differentiable; raises `ColorganError` on a wrong type or shape."""
+    """sRGB of CIE Lab (D65). Colors that sRGB lacks keep their L, nearly keep their hue and lose
+    chroma (they are moved, in linear light, towards the grey of the same luminance); L beyond
+    0…100 is clamped. Differentiable; raises `ColorganError` on a wrong type or shape."""
     L, a, b = _checked(x, 'Lab').unbind(-3)
     fy = (L.clamp(0, 100) + 16) / 116
     X, Y, Z = (_unroot(f) * w for f, w in zip((fy + a / 500, fy, fy - b / 200), WHITE.tolist()))

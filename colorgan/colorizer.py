@@ -112,7 +112,9 @@ def named(weights):
     if isinstance(weights, (str, os.PathLike)):
         path = Path(os.path.abspath(weights))
         name = path.parent.name if path.name == 'model' else path.stem if path.suffix == '.onnx' else path.name
-    else: name = getattr(getattr(weights, 'recipe', None), 'name', None) or getattr(weights, '__name__', type(weights).__name__)
+    else:
+        name = (getattr(getattr(weights, 'recipe', None), 'name', None)
+                or getattr(weights, '__name__', type(weights).__name__))
     return ''.join(c if c.isprintable() and c.isascii() else '?' for c in name)
 
 # %% ../nbs/10_colorizer.ipynb #2df635d3
@@ -123,7 +125,8 @@ def network(weights, # bundled weights by name, a model folder, a run, an ONNX f
         if Path(weights).suffix == '.onnx' and Path(weights).is_file(): net = OnnxNet(weights)
         else:
             folder = find_weights(weights)
-            net = (device in (None, 'cpu') and _graph_of(folder)) or TorchNet(folder, device)
+            on_cpu = device is None or str(device) == 'cpu' # text, or a torch device
+            net = (on_cpu and _graph_of(folder)) or TorchNet(folder, device)
         net.name = named(weights)
         return net
     if hasattr(weights, 'space'): return TorchNet(weights, device)

@@ -146,7 +146,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 
 # %% ../nbs/core.ipynb #f7f04f04
-def busy() -> float: # processes that wanted a core, for each core, in the last minute; None where the system does not say
+def busy() -> float: # processes that wanted a core, for each core, in the last minute; None if the system does not say
     "How busy this machine is"
     return round(os.getloadavg()[0] / cores(), 2) if hasattr(os, 'getloadavg') else None
 

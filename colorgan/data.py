@@ -18,7 +18,8 @@ from fasttransform import ItemTransform
 from torch.nn import functional as F
 from .photos.cache import cached
 from .color import get_space
-from .photos.crops import crop_box, cut, uniform_draws, each_photo, encode_bytes, middle_box, flipped, resample, resample_bytes
+from .photos.crops import (crop_box, cut, uniform_draws, each_photo, encode_bytes,
+                                   middle_box, flipped, resample, resample_bytes)
 from .core import ColorganError, cores, photo_name
 from .photos.refs import CachePhoto, open_cache
 from .photos.sources import bundled_photos, photo_files
@@ -51,7 +52,7 @@ def split_photos(data, # photos, as `photo_files` takes them
 def through_cache(train, valid, # two lists of references
                   size, # side of the squares that will be cut from them
                   what, # what they are of, for the name of the cache
-                  cache=None, # True, False, a folder that keeps a copy of the cache, or None: if there are more than 256 that are in no cache yet
+                  cache=None, # True, False, a folder that keeps a copy; None: if over 256 photos are in no cache yet
                  ) -> tuple: # both lists, in a cache if that is wanted and possible; the cache, or None
     """Photos decoded once. Those that cannot be read are left out. Raises `ColorganError` if a
     cache that was asked for cannot be made."""
@@ -137,9 +138,9 @@ def get_dls(data, # a folder, zip, list file, name such as 'bundled', or a list 
             device=None, # where batches are made, see `default_device`
             augment=True, # random crops and mirroring while training; else always the middle
             num_workers=None, # processes that read photos; None: as many as there are cores, or none for few photos
-            screen=None, # leave out what has nothing to teach: True, False, thresholds for `reasons`, or None: if it is a cache
-            cache=None, # decode photos once, see `through_cache`: True, False, a folder that keeps a copy of the cache, or None: if they are many
-           ) -> DataLoaders: # batches `(x, y)` as `space` has them; `.space`; `.left_out`, counts of screening; `.skipped`, photos that could not be read
+            screen=None, # leave out what teaches nothing: True, False or thresholds for `reasons`; None: for a cache
+            cache=None, # decode photos once, as `through_cache` does: True, False, a folder for a copy; None: if many
+           ) -> DataLoaders: # `(x, y)` in `space`; `.space`, `.left_out` (screening counts), `.skipped` (unreadable)
     "fastai `DataLoaders` of photos. Bytes travel to the device, and crops and Lab are computed there."
     if size < 1 or bs < 1: raise ColorganError(f'size {size} and batch size {bs} must be positive')
     device, space = default_device(device), get_space(space)
@@ -160,7 +161,7 @@ def get_dls(data, # a folder, zip, list file, name such as 'bundled', or a list 
 # %% ../nbs/01_data.ipynb #5139b7dd
 class Photos:
     "Photos read from their files, cut to squares of bytes, batch by batch"
-    def __init__(self, refs, size, augment, seed, fill=True): # fill: put another photo in the place of one that cannot be read
+    def __init__(self, refs, size, augment, seed, fill=True): # fill: replace a photo that cannot be read by another
         self.refs, self.size, self.augment, self.seed, self.fill, self.bad = refs, size, augment, seed, fill, {}
     def __len__(self): return len(self.refs)
     def __getitem__(self, i): return self.refs[i]
@@ -227,7 +228,8 @@ class CachedPhotos:
     def __getitem__(self, i): return self.refs[i]
     def crops(self, idxs, epoch):
         "x, y, width and height of the crops, in pixels of their photos; which to mirror"
-        u, (w, h) = uniform_draws(self.seed, epoch, len(self))[idxs], (self.rows[k][idxs].astype(np.int64) for k in 'wh')
+        u = uniform_draws(self.seed, epoch, len(self))[idxs]
+        w, h = (self.rows[k][idxs].astype(np.int64) for k in 'wh')
         return crop_box(w, h, u) if self.augment else middle_box(w, h), (u[:, 4] < .5) & self.augment
     def read(self, idxs, epoch):
         """Windows as bytes of shape `(n, s, s, 3)`, or where they are in the cache; the crops

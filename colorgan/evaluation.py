@@ -35,7 +35,7 @@ def rgb_tensor(ims, # PIL images of the same size, RGB
 
 def photo_at(ref, # a path, or a reference of `photo_files`
              size=None, # short side in pixels; None: as it is
-             square=None, # make it a square of that side: 'squeeze' it, squeeze it 'rough' (without antialiasing), or 'crop' the middle
+             square=None, # a square of that side: 'squeeze', 'rough' (without antialiasing), or 'crop' the middle
             ) -> Image.Image: # RGB
     "A color photo at the size at which it is judged. Raises `ColorganError` if it cannot be read."
     im = open_photo(ref)
@@ -215,7 +215,7 @@ def frontier_scores(rgb, truth, lab, true_lab): # as in `score_photos`
 def frontier(tables, # `Tables` of `score_set`
              name, # whose
              factors=chroma_factors,
-            ) -> list: # for each factor a dict: `factor`; `cf`, divided by the truth's; `ab`, `de2000`, `frechet`, `fid`, divided by grey's
+            ) -> list: # for each factor: `factor`; `cf` / the truth's; `ab`, `de2000`, `frechet`, `fid` / grey's
     "How the scores change as the chroma is multiplied"
     scores, views, rows = tables.scores, tables.views, []
     sets = set_scores(views['grey'], views['truth'])
@@ -263,7 +263,8 @@ def interval(values, # a score for each photo
             ) -> list: # lower and upper end
     "Bootstrap interval of the mean over photos"
     values, rng = np.asarray(values, np.float64), np.random.default_rng(seed)
-    means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(draws)]
+    drawn = (rng.integers(len(values), size=(100, len(values))) for _ in range(-(-draws // 100)))
+    means = np.concatenate([values[i].mean(1) for i in drawn])[:draws]
     return np.quantile(means, [(1 - share) / 2, (1 + share) / 2]).tolist()
 
 # %% ../nbs/11_evaluation.ipynb #e09c0772
@@ -286,13 +287,13 @@ def evaluate(weights, # as `Colorizer` takes them; or a list of such, of which t
              items=None, # at most so many photos, the first
              device=None, # 'cpu', 'cuda', …; None: the best there is
              protocol=None, # one of `protocols`: its size and way of resizing go before `size` and `work`
-             judges=True, # whether networks judge the results as well: `frechet`, `lpips`, `fid`, `is`, those that can be had
+             judges=True, # whether networks judge as well: `frechet`, `lpips`, `fid`, `is`, those that can be had
              sheet=None, # where to write a picture of the ten best, median and worst photos
              sizes=None, # working sizes between which `size_stability` compares
              old=False, # whether to see what `old_photos` sees, too
              frontier=None, # where to draw the curves of `frontier`
              folders=False, # whether to score each folder of photos by itself, too
-            ) -> dict: # `n`, `size`; `ab`, `ab_grey`, `cf`, `cf_truth` and so on; `ci`, 95 % intervals; what was asked for; `others`
+            ) -> dict: # `n`, `size`; `ab`, `ab_grey`, `cf`, `cf_truth`, …; `ci`, 95 % intervals; what was asked for
     """How close to the truth colorized photos are; `others` has the same of further weights.
     `sizes`, `old`, `frontier` and `folders` are there if they were asked for.
     Raises `ColorganError` if there is nothing to evaluate."""

@@ -181,7 +181,7 @@ def _square(logits, target): return ((logits.float() - target) ** 2).mean()
 class AdvLoss:
     "The losses of discriminator (critic) and generator, from logits of any shape"
     def __init__(self, name='vanilla', # 'vanilla', 'lsgan', 'hinge' or 'wgan-gp'
-                 label_smoothing=0.): # the discriminator is told 1 minus this for true photos; in hinge it is their margin; wgan-gp has none
+                 label_smoothing=0.): # 1 minus this is `critic`'s target for true photos (hinge: margin; wgan-gp: none)
         if name not in ('vanilla', 'lsgan', 'hinge', 'wgan-gp'):
             raise ColorganError(f'there is no adversarial loss {name!r}: choose one of '
                                 'vanilla, lsgan, hinge, wgan-gp')

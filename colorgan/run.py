@@ -292,7 +292,7 @@ def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
           recipe='resnet18-two-stage', # a `Recipe` or its name; `colorize` uses the weights of `light`
           out='run', # the folder to make
           pretrain_epochs=None, gan_epochs=None, # how long the stages last; None: as the recipe says
-          pretrain_minutes=None, gan_minutes=None, # the same in minutes of training, which override epochs; 0: no such stage
+          pretrain_minutes=None, gan_minutes=None, # or minutes of training, which override epochs; 0: no such stage
           size=None, # side of the photos, or several that grow, '64,128'; None: as the recipe says
           bs=None, # photos in a batch, or 'auto' for as many as fit; None: as the recipe says
           items=None, # photos in all; None: as the recipe says

@@ -24,7 +24,7 @@ from .core import ColorganError, data_url
 from .engine.folder import read_lines
 
 # %% ../nbs/07_visualize.ipynb #d33ba3bb
-def as_image(photo, # PIL image; uint8 array `(h, w, 3)`; RGB tensor in [0, 1] `(3, h, w)`; or one photo of a space, network range
+def as_image(photo, # PIL image; uint8 `(h, w, 3)`; RGB tensor `(3, h, w)` in 0…1; one photo of a space, network range
             ) -> Image.Image: # RGB
     "A photo in any of our forms as a PIL image"
     if isinstance(photo, Image.Image): return photo.convert('RGB')

@@ -1,4 +1,6 @@
-"""Colorizes a photo with the one graph that `colorgan export light --onnx photo.onnx` writes; colorgan itself is not needed.
+"""Colorizes a photo with the one graph that `colorgan export light --onnx photo.onnx` writes;
+colorgan itself is not needed.
+
 python colorize.py photo.onnx grey.jpg color.png     (pip install onnxruntime numpy Pillow)"""
 import sys
 

@@ -1,19 +1,20 @@
-"""One thread for each worker (there is a worker for each core), the seconds of each test, and the counts as the last line."""
+"""One thread for each worker (there is a worker for each core), the seconds of each test, and the
+counts as the last line."""
 import multiprocessing
 import os
 
 import pytest
 
 os.environ.update(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1', TOKENIZERS_PARALLELISM='false')
-# Processes that train or run a notebook are forks of one that has imported the library and done nothing: autograd's threads
-# do not survive a fork.
+# Processes that train or run a notebook are forks of one that has imported the library and done
+# nothing: autograd's threads do not survive a fork.
 if 'forkserver' in multiprocessing.get_all_start_methods(): multiprocessing.set_forkserver_preload(['colorgan.run'])
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
-    """Notes the processor's seconds: on a busy machine only they say what a test costs. A test adds those of processes that
-    are not its own children as `elsewhere`."""
+    """Notes the processor's seconds: on a busy machine only they say what a test costs. A test adds
+    those of processes that are not its own children as `elsewhere`."""
     before = sum(os.times()[:4])
     try: return (yield)
     finally:

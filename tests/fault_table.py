@@ -2,11 +2,13 @@
 
     python tests/fault_table.py --every 10 --before 81d943d^
 
-makes the table in FAULTS.md. `--before` injects the same faults into that commit, with the harness of today; `--every 10` takes every tenth fault in reading and
-writing, and every two hundredth of a training. Without either, all are injected (of a training, every twentieth), and only here.
+makes the table in FAULTS.md. `--before` injects the same faults into that commit, with the harness
+of today; `--every 10` takes every tenth fault in reading and writing, and every two hundredth of a
+training. Without either, all are injected (of a training, every twentieth), and only here.
 
-*Lost*: something of the user's is gone or damaged, or the next run does not go on. *Wrong*: a result that is not right, or a stranger let in, without a word. *Ugly*:
-something else than one sentence."""
+*Lost*: something of the user's is gone or damaged, or the next run does not go on. *Wrong*: a
+result that is not right, or a stranger let in, without a word. *Ugly*: something else than one
+sentence."""
 import argparse
 import io
 import json
@@ -26,7 +28,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-os.environ.update(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1') # small networks wait for a second thread longer than it helps
+# small networks wait for a second thread longer than it helps
+os.environ.update(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1')
 here = Path(__file__).resolve().parent
 sys.path[:0] = [str(here)]
 import test_faults  # noqa: E402
@@ -62,11 +65,15 @@ def servers(folder):
     cases = dict(changed=(Server(other, tag='"2"'), dict(part=blob[:150_000], tag='"1"'), other),
                  untagged=(Server(other, tag=None), dict(part=blob[:150_000]), other),
                  longer=(Server(), dict(part=blob + b'more', tag='"1"'), blob),
-                 cut=(Server(length=False, cut=100_000), {}, blob), slow=(Server(pause=.05), {}, blob), several=(Server(), dict(threads=8), blob))
+                 cut=(Server(length=False, cut=100_000), {}, blob),
+                 slow=(Server(pause=.05), {}, blob),
+                 several=(Server(), dict(threads=8), blob))
     for name, (server, how, right) in cases.items():
         (place := folder/name).mkdir()
         content, late = server.ask(place, **how)
-        yield name, ([('wrong', 'a file that no server has')] if content not in (None, right) else []) + ([('wrong', 'it waits for ever')] if late else [])
+        wrong = [] if content in (None, right) else ['a file that no server has']
+        if late: wrong.append('it waits for ever')
+        yield name, [('wrong', text) for text in wrong]
 
 
 def archives(folder):
@@ -123,8 +130,10 @@ def odd_photos(folder):
     except ColorganError as e: yield 'resolution', [] if '1.tif' in str(e) else [('ugly', f'no photo is named: {e}')]
     except Exception as e: yield 'resolution', [('ugly', f'one photo ends the album: {type(e).__name__}')]
     else:
-        yield 'resolution', [] if report.done + len(report.failed) == 3 else [('wrong', 'a photo is missing in silence')]
-        yield 'heic', [] if any('2.heic' in str(name) for name in getattr(report, 'left', [])) else [('wrong', 'what is left alone is not said')]
+        all_there = report.done + len(report.failed) == 3
+        yield 'resolution', [] if all_there else [('wrong', 'a photo is missing in silence')]
+        said = any('2.heic' in str(name) for name in getattr(report, 'left', []))
+        yield 'heic', [] if said else [('wrong', 'what is left alone is not said')]
     (mine := folder/'mine').mkdir()
     for name in 'appl.jpg', 'apple.jpg': Image.new('RGB', (40, 30), (9, 99, 200)).save(mine/name)
     try: report = colorize_files(mine, folder/'out2', toy, suffix='e', progress=False)
@@ -169,8 +178,11 @@ def measured_in(commit, every):
     with tempfile.TemporaryDirectory() as folder:
         archive = subprocess.run(['git', '-C', here.parent, 'archive', commit], capture_output=True, check=True).stdout
         with tarfile.open(fileobj=io.BytesIO(archive)) as t: t.extractall(folder, filter='data')
-        for f in 'faults.py', 'fault_table.py', 'test_faults.py', 'test_strangers.py', 'test_colorize.py': (Path(folder)/'tests'/f).write_bytes((here/f).read_bytes())
-        done = subprocess.run([sys.executable, 'tests/fault_table.py', '--every', str(every), '--json'], cwd=folder, stdout=subprocess.PIPE, text=True,
+        for f in ('faults.py', 'fault_table.py', 'test_faults.py', 'test_strangers.py',
+                  'test_colorize.py'):
+            (Path(folder)/'tests'/f).write_bytes((here/f).read_bytes())
+        command = [sys.executable, 'tests/fault_table.py', '--every', str(every), '--json']
+        done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True,
                               env=os.environ | dict(PYTHONPATH=folder))
     return json.loads(done.stdout)
 
@@ -179,7 +191,8 @@ def table(now, before=None):
     "Markdown"
     kinds_of = 'lost', 'wrong', 'ugly'
     def cells(row): return ['-'] * 3 if row[1] is None else [str(row[2][k]) for k in kinds_of]
-    head = ['kind of fault', 'injected', *kinds_of] if before is None else ['kind of fault', 'injected before', *(f'{k} before' for k in kinds_of), 'injected', *kinds_of]
+    head = ['kind of fault', 'injected', *kinds_of]
+    if before is not None: head[1:1] = ['injected before', *(f'{k} before' for k in kinds_of)]
     yield '| ' + ' | '.join(head) + ' |'
     yield '|---' * len(head) + '|'
     for i, row in enumerate(now):

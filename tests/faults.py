@@ -1,6 +1,7 @@
 """Faults in reading and writing, made to happen: the n-th call fails, or the power fails after it.
 
-What is watched are Python's own calls (`open`, `read`, `write`, `os.replace`, `os.fsync`, …) on files below one folder."""
+What is watched are Python's own calls (`open`, `read`, `write`, `os.replace`, `os.fsync`, …) on
+files below one folder."""
 import builtins
 import errno
 import io
@@ -101,7 +102,8 @@ class PowerLoss:
             if kind == 'fsync':
                 if os.path.isdir(path): self.names = self.names_after_flush(path)
                 else:
-                    with real_open(f'/proc/self/fd/{args[0]}', 'rb') as f: self.flushed[os.fstat(args[0]).st_ino] = f.read()
+                    with real_open(f'/proc/self/fd/{args[0]}', 'rb') as f:
+                        self.flushed[os.fstat(args[0]).st_ino] = f.read()
             for names in self.listing(), self.names:
                 self.pictures.append({k: self.flushed.get(ino, b'') for k, ino in names.items()})
     def names_after_flush(self, folder):

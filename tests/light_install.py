@@ -12,7 +12,9 @@ from PIL import Image
 import colorgan
 
 
-def run(*words, **kw): return subprocess.run([sys.executable, '-m', 'colorgan', *map(str, words)], capture_output=True, **kw)
+def run(*words, **kw):
+    command = [sys.executable, '-m', 'colorgan', *map(str, words)]
+    return subprocess.run(command, capture_output=True, **kw)
 
 
 def main():

@@ -186,7 +186,8 @@ def test_without_voila(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize('words, said', [(('--runs', 'nowhere'), 'there is no folder nowhere'),
-                                         (('--device', 'nonsense'), "there is no device 'nonsense'")], ids=['runs', 'device'])
+                                         (('--device', 'nonsense'), "there is no device 'nonsense'")],
+                         ids=['runs', 'device'])
 def test_what_the_app_needs_is_looked_for_first(words, said, capsys, monkeypatch):
     def start(*args): raise AssertionError('no server is started')
     monkeypatch.setattr(module, '_voila', start)
@@ -272,15 +273,17 @@ def kernels(folder):
     "How many processes run a kernel that the app in `folder` started"
     found = 0
     for d in Path('/proc').glob('[0-9]*'):
-        try: found += b'ipykernel_launcher' in (d/'cmdline').read_bytes() and f'COLORGAN_TEST={folder}'.encode() in (d/'environ').read_bytes()
+        try:
+            found += (b'ipykernel_launcher' in (d/'cmdline').read_bytes()
+                      and f'COLORGAN_TEST={folder}'.encode() in (d/'environ').read_bytes())
         except OSError: continue
     return found
 
 
 @pytest.mark.slow
 def test_who_is_let_in(tmp_path, monkeypatch):
-    """Without the token, from another site, or in its frame: nobody. With it: eight at once of twenty, in Chromium; the others are told
-    to come later, and the eight are served."""
+    """Without the token, from another site, or in its frame: nobody. With it: eight at once of
+    twenty, in Chromium; the others are told to come later, and the eight are served."""
     monkeypatch.setenv('COLORGAN_TEST', str(tmp_path))
     with served(tmp_path) as url, page() as first:
         assert 'colorgan-app' not in answer(url.partition('?')[0])[2]
@@ -361,8 +364,8 @@ def test_a_large_photo_on_a_phone(tmp_path):
     """Twelve megapixels and more than ten megabytes, which is more than Jupyter's servers let
     through by themselves."""
     noise = np.random.default_rng(0).integers(0, 130, (3000, 4000), dtype=np.uint8)
-    Image.fromarray(noise
-                    + np.asarray(read_photo(photos['coffee']).image.convert('L').resize((4000, 3000))) // 2).save(tmp_path/'large.jpg', quality=98)
+    enlarged = read_photo(photos['coffee']).image.convert('L').resize((4000, 3000))
+    Image.fromarray(noise + np.asarray(enlarged) // 2).save(tmp_path/'large.jpg', quality=98)
     assert (tmp_path/'large.jpg').stat().st_size > 10e6
     with served(tmp_path) as url, visit(url, width=390, height=844, phone=True) as tab:
         keep(tab, 'app-phone')

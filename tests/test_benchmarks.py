@@ -40,7 +40,8 @@ def test_train():
     from train import bench_train
     facts = bench_train(rounds=1, steps=2, bs=2, size=64, device='cpu', n_threads=1)
     assert ratios(facts) == ['cpu_same_net_ratio', 'cpu_light_gan_ratio', 'cpu_light_l1_ratio']
-    assert all(r > 0 for r in facts['photos_per_s'].values()) and "critic's turn" in facts['ms_per_step']['tutorial_gan']
+    assert all(r > 0 for r in facts['photos_per_s'].values())
+    assert "critic's turn" in facts['ms_per_step']['tutorial_gan']
 
 
 def test_colorize(tmp_path):
@@ -78,7 +79,8 @@ def test_film(tmp_path):
     pytest.importorskip('av')
     from film import bench_film, flicker, pan
     facts = bench_film(tmp_path/'facts.json', n=6, size=(96, 64), say=lambda s: None)
-    assert ratios(facts) == ['film_ratio'] and facts['frames_per_s'].keys() == {'ours', 'one_by_one'} and facts['film_ratio'] > 0
+    assert ratios(facts) == ['film_ratio'] and facts['film_ratio'] > 0
+    assert facts['frames_per_s'].keys() == {'ours', 'one_by_one'}
     facts = flicker(pan(tmp_path/'pan.mp4', 12, (96, 64), grey=False), size=32)
     assert 0 < facts['flicker_ratio'] < 1 and facts['truth']['distance'] == 0 and len(facts['curve']['steady']) == 11
 

@@ -1,4 +1,5 @@
-"""The command line: what users get wrong is one sentence and exit status 2, and what was there before is there afterwards."""
+"""The command line: what users get wrong is one sentence and exit status 2, and what was there
+before is there afterwards."""
 import os
 import resource
 import shutil
@@ -225,8 +226,9 @@ def test_ctrl_c_keeps_what_was_trained(tmp_path):
 def test_ctrl_c_leaves_whole_photos(tiny, cat, tmp_path):
     for i in range(1000): os.link(cat, tmp_path/f'cat{i}.jpg')
     words = f'colorize {tmp_path} --out {tmp_path}/out --weights {tiny}'.split()
+    # a shell's background ignores SIGINT
     process = subprocess.Popen([*colorgan, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) # a shell's background ignores it
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     deadline = time.time() + 120
     while len(list(tmp_path.glob('out/*'))) < 3 and process.poll() is None and time.time() < deadline:
         time.sleep(.01)
@@ -250,14 +252,19 @@ def test_without_out_results_lie_next_to_the_photos(tmp_path, capsys):
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         'album', 'album-colorized', 'cat-c.jpg', 'cat-colorized.jpg', 'cat-colorized.png', 'cat.gif', 'cat.jpg',
         'trip.2019', 'trip.2019-colorized', 'trip.2020', 'trip.2020-colorized']
-    assert [p.name for p in (tmp_path/'album-colorized').rglob('*.jpg')] == ['one.jpg'] and 'cat-colorized.jpg' in capsys.readouterr().out
+    assert [p.name for p in (tmp_path/'album-colorized').rglob('*.jpg')] == ['one.jpg']
+    assert 'cat-colorized.jpg' in capsys.readouterr().out
     assert main(['colorize', str(tmp_path/'cat.jpg'),
                  str(tmp_path/'cat.gif')]) == 2 and '--out' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('words', [('export', 'light', '--onnx', 'FILE'), ('evaluate', 'bundled', '--json', 'FILE'), ('page', '--out', 'FOLDER'),
-                                   ('evaluate', 'bundled', '--sheet', 'FILE'), ('evaluate', 'bundled', '--frontier', 'FILE'),
-                                   ('compare', 'bundled', '--out', 'NEW', '--json', 'FILE'), ('inspect', 'bundled', '--out', 'FILE')], ids=' '.join)
+@pytest.mark.parametrize('words', [('export', 'light', '--onnx', 'FILE'),
+                                   ('evaluate', 'bundled', '--json', 'FILE'),
+                                   ('page', '--out', 'FOLDER'),
+                                   ('evaluate', 'bundled', '--sheet', 'FILE'),
+                                   ('evaluate', 'bundled', '--frontier', 'FILE'),
+                                   ('compare', 'bundled', '--out', 'NEW', '--json', 'FILE'),
+                                   ('inspect', 'bundled', '--out', 'FILE')], ids=' '.join)
 def test_nothing_is_written_over_unasked(words, tmp_path, run):
     (tmp_path/'mine').mkdir()
     (tmp_path/'mine'/'diary.png').write_text('Dear diary')
@@ -297,19 +304,25 @@ def test_what_is_left_alone_is_counted_and_named(tmp_path, tiny, cat, capsys):
     for name in 'IMG_1.HEIC', 'notes.txt', '.hidden': (tmp_path/'album'/name).write_text('')
     assert main(['colorize', str(tmp_path/'album'), '--out', str(tmp_path/'out'), '--weights', str(tiny)]) == 0
     said = capsys.readouterr().err
-    assert '2 other files were left alone: ' in said and 'IMG_1.HEIC' in said and 'notes.txt' in said and 'hidden' not in said
+    assert '2 other files were left alone: ' in said
+    assert 'IMG_1.HEIC' in said and 'notes.txt' in said and 'hidden' not in said
 
 
-@pytest.mark.parametrize('words, sentence', [(['', '--out', 'x'], "there is no photo ''"), (['PIPE', '--out', 'x.png'], 'is a pipe or a device'),
+@pytest.mark.parametrize('words, sentence', [(['', '--out', 'x'], "there is no photo ''"),
+                                             (['PIPE', '--out', 'x.png'], 'is a pipe or a device'),
                                              (['/dev/stdin', '--out', 'x.png'], 'is a pipe or a device')])
 def test_odd_inputs(words, sentence, tmp_path, tiny):
     os.mkfifo(tmp_path/'PIPE')
-    done = subprocess.run([*colorgan, 'colorize', *words, '--weights', str(tiny)], capture_output=True, text=True, cwd=tmp_path, input='', timeout=60)
-    assert done.returncode == 2 and sentence in done.stderr and done.stderr.count('\n') <= 2 and os.listdir(tmp_path) == ['PIPE'], done.stderr
+    done = subprocess.run([*colorgan, 'colorize', *words, '--weights', str(tiny)],
+                          capture_output=True, text=True, cwd=tmp_path, input='', timeout=60)
+    assert done.returncode == 2 and sentence in done.stderr, done.stderr
+    assert done.stderr.count('\n') <= 2 and os.listdir(tmp_path) == ['PIPE'], done.stderr
 
 
-@pytest.mark.parametrize('words', [('evaluate', ''), ('inspect', ''), ('cache', '', '--out', 'x.cache'), ('train', '', '--out', 'run'),
-                                   ('colorize', 'cat.jpg', '--out', ''), ('evaluate', 'cat.jpg', '--json', '')], ids=' '.join)
+@pytest.mark.parametrize('words', [('evaluate', ''), ('inspect', ''),
+                                   ('cache', '', '--out', 'x.cache'), ('train', '', '--out', 'run'),
+                                   ('colorize', 'cat.jpg', '--out', ''),
+                                   ('evaluate', 'cat.jpg', '--json', '')], ids=' '.join)
 def test_an_empty_variable_is_not_the_folder_one_is_in(words, cat, run, monkeypatch):
     monkeypatch.chdir(cat.parent)
     before = sorted(os.listdir())
@@ -319,9 +332,12 @@ def test_an_empty_variable_is_not_the_folder_one_is_in(words, cat, run, monkeypa
 
 def test_process_substitution_is_told_what_to_do(tmp_path, tiny, cat):
     "A name such as /dev/fd/63 is a pipe; what comes out of it can be sent to `-`."
-    shell = lambda line: subprocess.run(['bash', '-c', line, 'bash', *map(str, colorgan)], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    shell = lambda line: subprocess.run(['bash', '-c', line, 'bash', *map(str, colorgan)],
+                                        capture_output=True, text=True, cwd=tmp_path, timeout=60)
     done = shell(f'"$@" colorize <(cat {cat}) --out x.png --weights {tiny}')
-    assert done.returncode == 2 and 'is a pipe or a device, not a file: send what comes out of it to `colorgan colorize -`' in done.stderr
+    assert done.returncode == 2
+    assert ('is a pipe or a device, not a file: send what comes out of it to '
+            '`colorgan colorize -`') in done.stderr
     done = shell(f'"$@" colorize - --out x.png --weights {tiny} < <(cat {cat})')
     assert done.returncode == 0 and Image.open(tmp_path/'x.png').size == Image.open(cat).size
 
@@ -339,7 +355,8 @@ def test_a_photo_that_is_too_large_is_named(tmp_path, tiny, monkeypatch, capsys)
     Image.new('RGB', (64, 64)).save(tmp_path/'album'/'poster.png')
     Image.new('RGB', (40, 32)).save(tmp_path/'album'/'small.png')
     assert main(['colorize', str(tmp_path/'album'), '--out', str(tmp_path/'out'), '--weights', str(tiny)]) == 1
-    assert 'poster.png has more than 0 megapixels: make it smaller first, or, if you trust it, lift the limits (--no-limits)' in capsys.readouterr().err
+    assert ('poster.png has more than 0 megapixels: make it smaller first, or, if you trust it, '
+            'lift the limits (--no-limits)') in capsys.readouterr().err
     assert os.listdir(tmp_path/'out') == ['small.png']
 
 
@@ -363,10 +380,12 @@ def test_a_reader_that_has_seen_enough(tmp_path):
 
 def test_ctrl_c_in_the_first_second(tmp_path, cat):
     "As soon as `colorgan` itself runs, and a little later each time."
-    code = "import os, sys, runpy; os.write(1, b'x'); sys.argv = ['colorgan', *sys.argv[1:]]; runpy.run_module('colorgan', run_name='__main__')"
+    code = ("import os, sys, runpy; os.write(1, b'x'); sys.argv = ['colorgan', *sys.argv[1:]]; "
+            "runpy.run_module('colorgan', run_name='__main__')")
+    command = [sys.executable, '-c', code, 'colorize', str(cat), '--out', 'x.png', '--overwrite']
     for seconds in (0, .03, .1, .2, .4, .8):
-        p = subprocess.Popen([sys.executable, '-c', code, 'colorize', str(cat), '--out', 'x.png', '--overwrite'], cwd=tmp_path, stdout=subprocess.PIPE,
-                             stderr=subprocess.PIPE, text=True, env=os.environ | dict(PYTHONPATH=os.pathsep.join(sys.path)))
+        p = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             text=True, env=os.environ | dict(PYTHONPATH=os.pathsep.join(sys.path)))
         p.stdout.read(1)
         time.sleep(seconds + .02) # of these, runpy takes the first
         p.send_signal(signal.SIGINT)

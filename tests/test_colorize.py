@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageCms
 from skimage.color import lab2rgb, rgb2lab
 
@@ -86,7 +87,8 @@ def test_hue_is_kept_where_the_colour_does_not_exist():
     asked = np.where(f > .2068966, f ** 3, (f - 16 / 116) / 7.787) * WHITE @ RGB_FROM_XYZ.T
     assert np.abs(got @ XYZ_FROM_RGB[1] - grey).max() < .005
     assert ((got.min(1) < .003) | (got.max(1) > .99)).all()
-    cosine = ((got - grey) * (asked - grey)).sum(1) / np.linalg.norm(got - grey, axis=1) / np.linalg.norm(asked - grey, axis=1)
+    cosine = (((got - grey) * (asked - grey)).sum(1)
+              / np.linalg.norm(got - grey, axis=1) / np.linalg.norm(asked - grey, axis=1))
     assert cosine.min() > .999
 
 
@@ -236,7 +238,8 @@ def fuzz(folder, seed, n):
 
 def peak_memory(code):
     "Megabytes that a Python needs for `code`, and what it prints."
-    code += f'\nimport sys; sys.path.insert(0, {str(root/"benchmarks")!r}); from colorize import peak_memory\nprint(peak_memory())'
+    code += (f'\nimport sys; sys.path.insert(0, {str(root/"benchmarks")!r}); '
+             'from colorize import peak_memory\nprint(peak_memory())')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     *said, last = done.stdout.splitlines()
@@ -329,8 +332,10 @@ def off(a, b):
 def test_bundled_graph_is_that_of_the_bundled_weights(cat):
     folder = find_weights('light')
     graph = OnnxNet(folder/'model.onnx')
-    assert graph.info['weights'] == digest(folder), 'make it again: colorgan export light --onnx colorgan/weights/light/model.onnx --chroma-only --half'
-    assert type(Colorizer().net) is OnnxNet
+    assert graph.info['weights'] == digest(folder), (
+        'make it again: colorgan export light --onnx colorgan/weights/light/model.onnx '
+        '--chroma-only --half')
+    assert all(type(Colorizer(device=d).net) is OnnxNet for d in (None, 'cpu', torch.device('cpu')))
     for im in (cat.resize((150, 100)), Image.open(photos['coffee']).resize((97, 131))):
         ours, torchs = Colorizer(size=96)(im), Colorizer(TorchNet(folder), size=96)(im)
         assert off(ours, torchs) <= 1 and lightness(ours).std() > 5 and np.ptp(np.asarray(ours), axis=2).mean() > 3
@@ -339,7 +344,6 @@ def test_bundled_graph_is_that_of_the_bundled_weights(cat):
 @pytest.mark.parametrize('weights', ['tiny', pytest.param('light', marks=pytest.mark.slow)])
 def test_command_line_colorizer_and_graph_agree(weights, tmp_path):
     import onnxruntime as ort
-    import torch
 
     from colorgan.cli import main
     from colorgan.generator import create_gen
@@ -352,7 +356,8 @@ def test_command_line_colorizer_and_graph_agree(weights, tmp_path):
         for p in gen.net.last.parameters(): torch.nn.init.normal_(p, std=.5)
         weights = save_model(tmp_path/'tiny', gen, recipe)
     export_onnx(weights, tmp_path/'photo.onnx', size=64)
-    session, colorizer = ort.InferenceSession(tmp_path/'photo.onnx'), Colorizer(TorchNet(find_weights(weights)), size=64)
+    session = ort.InferenceSession(tmp_path/'photo.onnx')
+    colorizer = Colorizer(TorchNet(find_weights(weights)), size=64)
     (tmp_path/'in').mkdir()
     for name, size in ('chelsea', (200, 131)), ('coffee', (64, 64)), ('astronaut', (33, 150)):
         Image.open(photos[name]).convert('RGB').resize(size).save(tmp_path/'in'/f'{name}.png')
@@ -360,8 +365,8 @@ def test_command_line_colorizer_and_graph_agree(weights, tmp_path):
     assert main(['colorize', str(tmp_path/'in'), '--out', str(tmp_path/'out'), '--weights',
                  str(weights), '--size', '64']) == 0
     for p in (tmp_path/'in').iterdir():
-        three = Image.open(tmp_path/'out'/p.name), colorizer(p), session.run(None,
-                                                                             {'photo': np.asarray(Image.open(p).convert('RGB'))})[0]
+        of_graph, = session.run(None, {'photo': np.asarray(Image.open(p).convert('RGB'))})
+        three = Image.open(tmp_path/'out'/p.name), colorizer(p), of_graph
         assert np.ptp(np.asarray(three[1]), axis=2).max() > 5
         assert [off(a, b) <= 1
                 for a, b in ((three[0], three[1]), (three[1], three[2]),
@@ -374,7 +379,6 @@ def test_command_line_colorizer_and_graph_agree(weights, tmp_path):
 def test_every_recipe_becomes_both_graphs(name, chroma_only, tmp_path):
     """The exporter compares with torch by itself, on photos of five shapes; here it is seen
     that there was color to compare."""
-    import torch
     from test_recipes import tiny
 
     from colorgan.generator import create_gen
@@ -444,7 +448,8 @@ def test_a_pipe_carries_one_photo(cat, tmp_path):
     for wrong in (b'', b'no photo'):
         done = subprocess.run([*command, str(tmp_path/'out.png')], input=wrong,
                               capture_output=True, text=False)
-        assert done.returncode == 2 and done.stderr.startswith(b'colorgan: the input') and not (tmp_path/'out.png').exists()
+        assert done.returncode == 2 and done.stderr.startswith(b'colorgan: the input')
+        assert not (tmp_path/'out.png').exists()
 
 
 def test_a_hint_colours_its_place_and_stops_at_the_edge():
@@ -482,7 +487,8 @@ def test_what_is_no_photo_is_named(cat, tmp_path):
         z.writestr('read me.txt', '')
     report = colorize_files([tmp_path/'in', tmp_path/'more.zip'], tmp_path/'in'/'out', toy)
     assert report.done == 2 and sorted(Path(n).name for n in report.left) == ['a.heic', 'b.raw', 'read me.txt']
-    assert sorted(Path(n).name for n in colorize_files(tmp_path/'in', tmp_path/'in'/'out', toy).left) == ['a.heic', 'b.raw']
+    again = colorize_files(tmp_path/'in', tmp_path/'in'/'out', toy)
+    assert sorted(Path(n).name for n in again.left) == ['a.heic', 'b.raw']
 
 
 @pytest.mark.parametrize('error', [ZeroDivisionError('0/0'), RuntimeError('out of memory'), AssertionError()], ids=repr)
@@ -507,7 +513,6 @@ def test_a_resolution_that_is_none_does_not_end_the_album(cat, tmp_path):
 
 def test_a_generator_that_is_being_trained():
     "In many threads it predicts what it does in evaluation mode, and stays as it is: mode, and batch norms."
-    import torch
     from concurrent.futures import ThreadPoolExecutor
     from colorgan.colorizer import TorchNet
     from colorgan.generator import create_gen
@@ -526,7 +531,8 @@ def test_a_generator_that_is_being_trained():
         assert all(torch.equal(t, before[k]) for k, t in gen.state_dict().items())
 
 
-@pytest.mark.parametrize('command', [[sys.executable, 'colorize.py'], ['node', 'colorize.mjs']], ids=['python', 'javascript'])
+@pytest.mark.parametrize('command', [[sys.executable, 'colorize.py'], ['node', 'colorize.mjs']],
+                         ids=['python', 'javascript'])
 def test_the_examples_in_other_languages(cat, tmp_path, command, capsys):
     examples = Path(__file__).parent.parent/'examples'
     assert main(['export', 'light', '--onnx', str(tmp_path/'photo.onnx')]) == 0

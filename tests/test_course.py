@@ -1,4 +1,5 @@
-"""The walk-throughs in nbs/course: each has what a walk-through has, its exercises are judged, and its solutions are right."""
+"""The walk-throughs in nbs/course: each has what a walk-through has, its exercises are judged, and
+its solutions are right."""
 import contextlib
 import io
 import json

@@ -1,5 +1,6 @@
-"""What only a GPU can show, in a few minutes and from nothing: `pytest -m cuda tests/test_cuda.py`. Each test that can is rehearsed on a
-processor with the other tests, so that it fails on a GPU for the GPU's sake alone."""
+"""What only a GPU can show, in a few minutes and from nothing: `pytest -m cuda tests/test_cuda.py`.
+Each test that can is rehearsed on a processor with the other tests, so that it fails on a GPU for
+the GPU's sake alone."""
 import contextlib
 import io
 import json
@@ -53,14 +54,17 @@ def logged(run): return [json.loads(line) for line in (run/'log.jsonl').read_tex
 
 
 class Overflows(Callback):
-    "Gradients that are not finite in some steps; `skipped` has those that were skipped, `turns` which networks had a step"
+    """Gradients that are not finite in some steps; `skipped` has those that were skipped, `turns`
+    which networks had a step"""
     order = 9
     def __init__(self, when=()): self.when, self.skipped, self.turns = when, [], set()
     def after_backward(self):
         if self.train_iter not in self.when: return
         for p in self.model.parameters():
             if p.grad is not None: p.grad.fill_(float('inf'))
-    def after_step(self): self.turns.add(tuple(any(p.grad is not None for p in part.parameters()) for part in self.model.children()))
+    def after_step(self):
+        self.turns.add(tuple(any(p.grad is not None for p in part.parameters())
+                             for part in self.model.children()))
     def after_batch(self):
         if self.training and self.learn.mixed_precision.skipped: self.skipped.append(self.train_iter - 1)
 
@@ -78,9 +82,11 @@ def test_both_stages_at_half_precision(amp, device, tmp_path):
     assert not torch.is_autocast_enabled(device.type)
 
 
-@pytest.mark.parametrize('changes', [dict(old=.5, sharpness=.5, rare=.5, clip=1., sizes=(32, 64), size=64, schedule='cosine'),
-                                     dict(gen_kw=dict(base=4, norm='instance'), critic_kw=dict(base=4, n_down=1, norm=None), adv_loss='wgan-gp', gp=10.),
-                                     dict(space='rgb')], ids=['options', 'gradient penalty', 'rgb'])
+@pytest.mark.parametrize('changes', [
+    dict(old=.5, sharpness=.5, rare=.5, clip=1., sizes=(32, 64), size=64, schedule='cosine'),
+    dict(gen_kw=dict(base=4, norm='instance'), critic_kw=dict(base=4, n_down=1, norm=None),
+         adv_loss='wgan-gp', gp=10.),
+    dict(space='rgb')], ids=['options', 'gradient penalty', 'rgb'])
 def test_recipes(changes, device, tmp_path):
     "In the precision that is best here"
     recipe = replace(small, name='other', **changes)
@@ -91,7 +97,8 @@ def test_recipes(changes, device, tmp_path):
 @pytest.mark.parametrize('name', ['resnet18-two-stage', 'light'])
 def test_networks_of_the_catalogue(name, device, tmp_path):
     kw = dict(gen_kw=dict(pretrained=False)) if name == 'resnet18-two-stage' else {}
-    quiet(train, 'bundled', replace(name, **kw), tmp_path/'run', device=device.type, size=64, bs=2, pretrain_epochs=1, gan_epochs=1)
+    quiet(train, 'bundled', replace(name, **kw), tmp_path/'run', device=device.type, size=64, bs=2,
+          pretrain_epochs=1, gan_epochs=1)
     assert finite(tmp_path/'run')
 
 
@@ -107,24 +114,30 @@ class Stop(Callback):
 
 
 @pytest.mark.parametrize('stage', ['pretrain', 'gan'])
-@pytest.mark.parametrize('begun, resumed', [pytest.param('cuda', 'cpu', marks=pytest.mark.cuda), pytest.param('cpu', 'cuda', marks=pytest.mark.cuda),
+@pytest.mark.parametrize('begun, resumed', [pytest.param('cuda', 'cpu', marks=pytest.mark.cuda),
+                                            pytest.param('cpu', 'cuda', marks=pytest.mark.cuda),
                                             pytest.param('cuda', 'cuda', marks=pytest.mark.cuda), ('cpu', 'cpu')])
 def test_a_run_goes_on_elsewhere(begun, resumed, stage, tmp_path):
     "On a processor what was begun on a GPU, and the other way round; each in the precision that is best there"
     with pytest.raises(Stops):
-        quiet(train, 'bundled', small, tmp_path/'run', device=begun, amp='fp16' if begun == 'cuda' else None, checkpoint_minutes=0,
+        quiet(train, 'bundled', small, tmp_path/'run', device=begun,
+              amp='fp16' if begun == 'cuda' else None, checkpoint_minutes=0,
               cbs=lambda now: [Stop(4)] if now == stage else [])
     state = Checkpoints(tmp_path/'run'/'checkpoints').load()
-    assert state['learner']['train_iter'] == 4 and all(t.device.type == 'cpu' for t in state['learner']['model'].values())
+    assert state['learner']['train_iter'] == 4
+    assert all(t.device.type == 'cpu' for t in state['learner']['model'].values())
     quiet(go_on, tmp_path/'run', device=resumed, amp='fp32' if resumed == 'cpu' else 'fp16')
     assert finite(tmp_path/'run') and [line['epoch'] for line in logged(tmp_path/'run')] == [0, 1, 2] * 2
 
 
 def test_a_resumed_run_agrees_with_one_that_was_left_alone(device, tmp_path):
-    "To the last bit on a processor. On a GPU the sums of one and the same step differ by rounding, and Adam's first steps carry that on."
+    """To the last bit on a processor. On a GPU the sums of one and the same step differ by
+    rounding, and Adam's first steps carry that on."""
     recipe = replace(small, gen_kw=dict(base=4, dropout=0.), gan_epochs=0)
     quiet(train, 'bundled', recipe, tmp_path/'alone', device=device.type)
-    with pytest.raises(Stops): quiet(train, 'bundled', recipe, tmp_path/'run', device=device.type, checkpoint_minutes=0, cbs=[Stop(5)])
+    with pytest.raises(Stops):
+        quiet(train, 'bundled', recipe, tmp_path/'run', device=device.type, checkpoint_minutes=0,
+              cbs=[Stop(5)])
     quiet(go_on, tmp_path/'run', device=device.type)
     alone, run = ([line['ab_error'] for line in logged(tmp_path/name)] for name in ('alone', 'run'))
     assert run == (alone if device.type == 'cpu' else pytest.approx(alone, rel=.02))
@@ -138,12 +151,15 @@ def test_what_is_not_finite_ends_the_run(bad, device, tmp_path):
         def before_batch(self):
             if self.training and self.train_iter == 7 and bad == 'loss': self.learn.yb = (self.y * float('nan'),)
         def after_batch(self):
-            if self.training and self.train_iter == 8 and bad == 'weights': next(self.model.buffers()).fill_(float('nan'))
+            if self.training and self.train_iter == 8 and bad == 'weights':
+                next(self.model.buffers()).fill_(float('nan'))
     with pytest.raises(ColorganError, match='not finite|no longer finite'):
-        quiet(train, 'bundled', small, tmp_path/'run', device=device.type, checkpoint_minutes=0, gan_epochs=0, cbs=lambda stage: [Breaks()])
+        quiet(train, 'bundled', small, tmp_path/'run', device=device.type, checkpoint_minutes=0,
+              gan_epochs=0, cbs=lambda stage: [Breaks()])
     assert not (tmp_path/'run'/'model').exists()
     state = Checkpoints(tmp_path/'run'/'checkpoints').load()['learner']
-    assert state['train_iter'] <= 7 and all(t.isfinite().all() for t in state['model'].values() if t.is_floating_point())
+    assert state['train_iter'] <= 7
+    assert all(t.isfinite().all() for t in state['model'].values() if t.is_floating_point())
 
 
 @pytest.mark.parametrize('error', [KeyboardInterrupt, torch.OutOfMemoryError])
@@ -160,7 +176,8 @@ def test_an_exception_leaves_no_autocast_and_no_old_weights(error, device):
 
 @contextlib.contextmanager
 def little_memory(device, megabytes, pixels, monkeypatch):
-    "So many megabytes more than are taken now. On a processor, convolutions of batches with more pixels say that its memory is full."
+    """So many megabytes more than are taken now. On a processor, convolutions of batches with more
+    pixels say that its memory is full."""
     if device.type == 'cpu':
         forward = torch.nn.Conv2d.forward
         def bounded(self, x):
@@ -180,13 +197,15 @@ def little_memory(device, megabytes, pixels, monkeypatch):
 def allocated(device): return torch.cuda.memory_allocated() if device.type == 'cuda' else 0
 
 
-large = replace(small, size=512, bs=6, gen_kw=dict(base=32), critic_kw=dict(base=16, n_down=1), pretrain_epochs=1, gan_epochs=1)
+large = replace(small, size=512, bs=6, gen_kw=dict(base=32), critic_kw=dict(base=16, n_down=1),
+                pretrain_epochs=1, gan_epochs=1)
 
 
 def test_out_of_memory_lets_go(device, tmp_path, monkeypatch):
     before = allocated(device)
     with little_memory(device, 400, 600_000, monkeypatch):
-        with pytest.raises(ColorganError, match='memory ran out: train with smaller batches') as kept: # as a notebook keeps a traceback
+        # `kept`, as a notebook keeps a traceback
+        with pytest.raises(ColorganError, match='memory ran out: train with smaller batches') as kept:
             quiet(train, 'bundled', large, tmp_path/'run', device=device.type)
         assert allocated(device) < before + 2e6 and kept.value.__context__ is None
         quiet(train, 'bundled', small, tmp_path/'small', device=device.type)
@@ -196,7 +215,9 @@ def test_out_of_memory_lets_go(device, tmp_path, monkeypatch):
 def test_batches_as_large_as_the_memory_allows_are_trained(device, tmp_path, monkeypatch):
     if device.type == 'cpu': # where `auto` takes the recipe's batches
         monkeypatch.setattr(fast, 'auto_bs', None)
-        monkeypatch.setattr('colorgan.run.auto_bs', lambda recipe, device, photos, amp, gan: largest_bs(lambda bs: trial_step(recipe, bs, device, amp, gan), photos))
+        def by_trial(recipe, device, photos, amp, gan):
+            return largest_bs(lambda bs: trial_step(recipe, bs, device, amp, gan), photos)
+        monkeypatch.setattr('colorgan.run.auto_bs', by_trial)
     recipe = large if device.type == 'cuda' else replace(large, size=64, gen_kw=dict(base=4))
     with little_memory(device, 2500, 3 * 64**2, monkeypatch):
         quiet(train, 'bundled', recipe, tmp_path/'run', device=device.type, bs='auto', amp='fp16')
@@ -221,7 +242,9 @@ def apart(ours, theirs): return np.abs(np.asarray(ours).astype(int) - np.asarray
 def test_album(device, weights, tmp_path):
     photos = tmp_path/'photos'
     photos.mkdir()
-    for i in range(12): Image.fromarray(data.chelsea()).crop((10 * i, 0, 10 * i + 100, 60 + 40 * (i % 2))).save(photos/f'{i}.png')
+    for i in range(12):
+        part = Image.fromarray(data.chelsea()).crop((10 * i, 0, 10 * i + 100, 60 + 40 * (i % 2)))
+        part.save(photos/f'{i}.png')
     report = colorize_files(photos, tmp_path/'out', weights, device=device.type, progress=False)
     assert report.done == 12 and not report.failed
     alone = Colorizer(weights, device='cpu')
@@ -243,7 +266,8 @@ def test_a_photo_that_does_not_fit_into_the_memory_stops_no_other(device, weight
 def test_one_network_in_many_threads(device, weights):
     colorizer, cat = Colorizer(weights, device=device.type), Image.fromarray(data.chelsea())
     alone = colorizer(cat)
-    with ThreadPoolExecutor(8) as pool: assert all(apart(im, alone) < .1 for im in pool.map(lambda _: colorizer(cat), range(24)))
+    with ThreadPoolExecutor(8) as pool:
+        assert all(apart(im, alone) < .1 for im in pool.map(lambda _: colorizer(cat), range(24)))
 
 
 def test_evaluate(device, weights):
@@ -257,7 +281,8 @@ def test_batches(cached, device, tmp_path):
     there, here = (get_dls(photos, 32, 2, device=torch.device(d)).valid.one_batch() for d in (device, 'cpu'))
     for ours, theirs in zip(there, here):
         assert ours.device.type == device.type
-        torch.testing.assert_close(ours.cpu().as_subclass(torch.Tensor), theirs.as_subclass(torch.Tensor), rtol=0, atol=2e-3)
+        torch.testing.assert_close(ours.cpu().as_subclass(torch.Tensor),
+                                   theirs.as_subclass(torch.Tensor), rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize('device', [gpu, pytest.param('cpu', marks=pytest.mark.slow)])

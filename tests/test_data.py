@@ -1,4 +1,5 @@
-"""Whatever lies in a folder of photos: nothing crashes, hangs, or is counted as a photo when it is none; and a cache survives being killed."""
+"""Whatever lies in a folder of photos: nothing crashes, hangs, or is counted as a photo when it is
+none; and a cache survives being killed."""
 import hashlib
 import http.server
 import io
@@ -79,7 +80,8 @@ def truncated(rng):
 
 
 def pretending(rng):
-    heads = b'', b'\0' * 100, b'<html>', b'PK\3\4', b'GIF89a', b'\xff\xd8\xff\xe0', b'\x89PNG\r\n\x1a\n', b'RIFF\0\0\0\0WEBP', b'II*\0', b'BM', b'%!PS'
+    heads = (b'', b'\0' * 100, b'<html>', b'PK\3\4', b'GIF89a', b'\xff\xd8\xff\xe0',
+             b'\x89PNG\r\n\x1a\n', b'RIFF\0\0\0\0WEBP', b'II*\0', b'BM', b'%!PS')
     text = rng.choice(heads)
     return (f'text{rng.choice([".jpg", ".JPEG", ".png", ".TIF", ".webp", ".gif"])}',
             text + rng.randbytes(rng.choice([0, 3, 300])))
@@ -296,10 +298,12 @@ def readable(name, **kw): return [open_photo(r) for r in photo_files(name)]
 
 
 def test_coco(web, monkeypatch, capsys):
-    "Only some of a zip is asked for; a download that broke off goes on with the photo that is missing, and never takes other photos."
+    """Only some of a zip is asked for; a download that broke off goes on with the photo that is
+    missing, and never takes other photos."""
     path = zipped(web.folder/'train2017.zip', 2400)
     web.broken.append(1)
-    with pytest.raises(ColorganError, match='train2017.zip cannot be downloaded .*goes on where it was'): photo_files('coco')
+    with pytest.raises(ColorganError, match='train2017.zip cannot be downloaded .*goes on where it was'):
+        photo_files('coco')
     web.broken.clear()
     real, left = Path.write_bytes, [700]
     def write_bytes(path, content):
@@ -326,7 +330,8 @@ def test_damaged_photo_of_coco(web):
     with pytest.raises(ColorganError, match='Bad CRC-32'): photo_files('coco')
 
 
-new_enough = pytest.mark.skipif(not hasattr(tarfile, 'data_filter'), reason='Python before 3.11.4 says that it cannot unpack a tar')
+new_enough = pytest.mark.skipif(not hasattr(tarfile, 'data_filter'),
+                                reason='Python before 3.11.4 says that it cannot unpack a tar')
 
 
 @new_enough
@@ -338,9 +343,11 @@ def test_coco_sample(web, monkeypatch):
     web.broken.append(1)
     with pytest.raises(ColorganError, match='coco_sample.tgz cannot be downloaded'): photo_files('coco-sample')
     web.broken.clear()
-    assert len(readable('coco-sample')) == 6 and ('coco_sample.tgz', 1000) in web.asked, 'the download must go on where it broke off'
+    assert len(readable('coco-sample')) == 6
+    assert ('coco_sample.tgz', 1000) in web.asked, 'the download must go on where it broke off'
     found = photo_files('coco-sample')
-    assert found == photo_files('coco-sample') != sorted(found) and sorted(p.name for p in web.data.iterdir()) == ['coco_sample']
+    assert found == photo_files('coco-sample') != sorted(found)
+    assert sorted(p.name for p in web.data.iterdir()) == ['coco_sample']
 
 
 def test_nothing_can_be_downloaded(web):
@@ -429,8 +436,10 @@ def test_many_photos_go_through_a_cache_by_themselves(tmp_path, own_cache, capsy
     source, how = photos_in(tmp_path/'photos', 280), dict(size=32, bs=16, device='cpu')
     first = get_dls(source, **how)
     said = capsys.readouterr().out
-    assert 'will take about' in said and f'{len(first.train_ds)} to train on, {len(first.valid_ds)} held out; left out: 40 cannot be read' in said
-    assert type(first.train_ds).__name__ == 'CachedPhotos' and len(first.skipped) == 40 and len(list(own_cache.iterdir())) == 1
+    counts = f'{len(first.train_ds)} to train on, {len(first.valid_ds)} held out'
+    assert 'will take about' in said and f'{counts}; left out: 40 cannot be read' in said
+    assert type(first.train_ds).__name__ == 'CachedPhotos'
+    assert len(first.skipped) == 40 and len(list(own_cache.iterdir())) == 1
     again = get_dls(source, **how)
     assert capsys.readouterr().out.count('\n') == 1
     for a, b in zip(batches(first.train), batches(again.train), strict=True):
@@ -455,7 +464,8 @@ def test_a_copy_of_the_cache_brings_it_back(tmp_path, own_cache, capsys):
     assert made.exists() and 'will take' not in capsys.readouterr().out
     (source/'new.jpg').write_bytes(photo(random.Random(5)))
     get_dls(source, cache=drive, **how)
-    assert kept.read_bytes() == made.read_bytes() and 'made again' in capsys.readouterr().out and len(list(own_cache.iterdir())) == 1
+    assert kept.read_bytes() == made.read_bytes() and 'made again' in capsys.readouterr().out
+    assert len(list(own_cache.iterdir())) == 1
     assert len(get_dls(kept, screen=False, **how).train_ds) == 21
 
 

@@ -1,4 +1,5 @@
-"""Whatever fails while files are read and written, nothing is lost, nothing is wrong in silence, and one sentence says it.
+"""Whatever fails while files are read and written, nothing is lost, nothing is wrong in silence,
+and one sentence says it.
 
 `python tests/fault_table.py` counts."""
 import contextlib
@@ -57,7 +58,9 @@ def photos_in(folder, n=5):
     return folder
 
 
-def tree(folder): return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob('*')) if p.is_file()}
+def tree(folder):
+    files = (p for p in sorted(folder.rglob('*')) if p.is_file())
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
 
 
 class Whole:
@@ -83,12 +86,14 @@ class Cache:
     def act(self, root): self.said = quiet(make_cache, root/'photos', root/'photos.cache', 32)[1]
     def judge(self, root, ended):
         if tree(root/'photos') != self.sources: yield 'lost', 'a photo'
-        if any(not (root/n).exists() or (root/n).read_bytes() != b'a diary' for n in self.mine): yield 'lost', "the user's own file"
+        if any(not (root/n).exists() or (root/n).read_bytes() != b'a diary' for n in self.mine):
+            yield 'lost', "the user's own file"
         if (root/'photos.cache').exists():
             try: n = len(open_cache(root/'photos.cache').check())
             except ColorganError: yield 'wrong', 'half a cache under its name'
             else:
-                if n < 5 and f'{5 - n} could not be read' not in self.said: yield 'wrong', 'a photo is left out in silence'
+                if n < 5 and f'{5 - n} could not be read' not in self.said:
+                    yield 'wrong', 'a photo is left out in silence'
         elif ended: yield 'wrong', 'it ends without a cache'
     def again(self, root):
         self.act(root)
@@ -109,8 +114,10 @@ class Album:
         if tree(root/'in') != self.sources: yield 'lost', 'a photo'
         out = {k: v for k, v in tree(root/'out').items() if not Path(k).name.startswith('.')}
         if any(self.right[k] != v for k, v in out.items()): yield 'wrong', 'half a photo under its name'
-        if ended and len(out) + len(self.report.failed) < len(self.right): yield 'wrong', 'a photo is missing in silence'
-        if ended and any('.png' not in f for f in self.report.failed): yield 'ugly', f'a failure without a name: {self.report.failed}'
+        if ended and len(out) + len(self.report.failed) < len(self.right):
+            yield 'wrong', 'a photo is missing in silence'
+        if ended and any('.png' not in f for f in self.report.failed):
+            yield 'ugly', f'a failure without a name: {self.report.failed}'
     def again(self, root):
         self.act(root)
         yield from self.judge(root, True)
@@ -193,7 +200,8 @@ class Download:
 
 class Drive:
     "A run that is mirrored, and brought back to another machine"
-    run = {'run.json': b'{"recipe": {"name": "x"}}', 'log.jsonl': b'{"epoch": 0}\n', 'checkpoints/0000000007.pt': blob[:9000]}
+    run = {'run.json': b'{"recipe": {"name": "x"}}', 'log.jsonl': b'{"epoch": 0}\n',
+           'checkpoints/0000000007.pt': blob[:9000]}
     def prepare(self, root):
         restored(self.run, root/'near')
         restored(self.run | {'checkpoints/0000000003.pt': b'older'}, root/'drive'/'run')
@@ -207,7 +215,8 @@ class Drive:
         whole = {'checkpoints/0000000003.pt': b'older', 'checkpoints/0000000007.pt': blob[:9000]}
         if not any(far.get(k) == v for k, v in whole.items()): yield 'lost', 'the checkpoint on Drive'
         if any(far[k] != v for k, v in (self.run | whole).items() if k in far): yield 'wrong', 'half a file on Drive'
-        if ended and not (self.mirrored or 'cannot be written now' in self.said): yield 'wrong', 'not mirrored, in silence'
+        if ended and not (self.mirrored or 'cannot be written now' in self.said):
+            yield 'wrong', 'not mirrored, in silence'
         if ended and self.mirrored and tree(root/'other') != self.run: yield 'wrong', 'not brought back, in silence'
     def again(self, root):
         self.act(root)
@@ -216,7 +225,7 @@ class Drive:
 
 
 class Training:
-    "A training that is resumed, from the middle of its first stage to the end: the weights are those of one that was left alone"
+    "A training that is resumed, from the middle of its first stage to the end: the weights are those of one left alone"
     words = dict(device='cpu', checkpoint_minutes=0)
     def __init__(self):
         self.begun = Path(tempfile.mkdtemp())/'begun'
@@ -228,7 +237,8 @@ class Training:
             result = function(*args, **kwargs)
             if kind == 'rename' and path.endswith('.part') and '0000000003' in path: raise Stop
             return result
-        with watched(self.begun.parent, stop), contextlib.suppress(Stop): quiet(train, 'bundled', recipe, self.begun, **self.words)
+        with watched(self.begun.parent, stop), contextlib.suppress(Stop):
+            quiet(train, 'bundled', recipe, self.begun, **self.words)
         assert list((self.begun/'checkpoints').glob('*.pt')) and not (self.begun/'model').exists()
     def weights(self, run): return zlib.crc32(b''.join(t.numpy().tobytes() for t in load_tensors(run).values()))
     def prepare(self, root): shutil.copytree(self.begun, root/'run')
@@ -240,8 +250,8 @@ class Training:
         yield from self.judge(root, True)
 
 
-kinds = dict(whole=Whole, model=Model, checkpoint=Checkpoint, reading=Reading, download=Download, drive=Drive, cache=Cache,
-             album=Album, training=Training)
+kinds = dict(whole=Whole, model=Model, checkpoint=Checkpoint, reading=Reading, download=Download,
+             drive=Drive, cache=Cache, album=Album, training=Training)
 
 
 def one(scenario, fault, root):
@@ -269,18 +279,21 @@ def injected(name, every=1, numbers=tuple(errors), forever=(False, True)):
         (root := Path(folder)/'all').mkdir()
         scenario.prepare(root)
         with watched(root, calls): scenario.act(root)
-        tasks = [(n, number, f) for i, n in enumerate(range(1, calls.count + 1)) for j, number in enumerate(numbers) for f in forever
+        tasks = [(n, number, f) for i, n in enumerate(range(1, calls.count + 1))
+                 for j, number in enumerate(numbers) for f in forever
                  if (i + j) % every == 0]
         for n, number, f in tasks:
             (root := Path(folder)/f'{n} {number} {f}').mkdir()
             fault = NthFails(n, errors[number], f)
-            found += [(kind, f'{number}{" for ever" if f else ""}, {fault.what}', text) for kind, text in one(scenario, fault, root)]
+            found += [(kind, f'{number}{" for ever" if f else ""}, {fault.what}', text)
+                      for kind, text in one(scenario, fault, root)]
             shutil.rmtree(root)
             count += 1
     return count, found
 
 
-@pytest.mark.parametrize('name, every', [('whole', 1), ('model', 1), ('checkpoint', 2), ('reading', 1), ('download', 2), ('drive', 5),
+@pytest.mark.parametrize('name, every', [('whole', 1), ('model', 1), ('checkpoint', 2),
+                                         ('reading', 1), ('download', 2), ('drive', 5),
                                          ('cache', 7), ('album', 9)])
 def test_faults(name, every):
     count, found = injected(name, every)
@@ -304,8 +317,10 @@ def test_faults_in_a_training():
 def training(): return Training()
 
 
-@pytest.mark.parametrize('name, content', [('run.json', b''), ('run.json', b'{"recipe": {"na'), ('run.json', None), ('log.jsonl', b''),
-                                           ('log.jsonl', b'{"stage": "pretr'), ('log.jsonl', b'\xff\xfe')], ids=str)
+@pytest.mark.parametrize('name, content', [('run.json', b''), ('run.json', b'{"recipe": {"na'),
+                                           ('run.json', None), ('log.jsonl', b''),
+                                           ('log.jsonl', b'{"stage": "pretr'),
+                                           ('log.jsonl', b'\xff\xfe')], ids=str)
 def test_half_files_do_not_stop_a_resume(name, content, training, tmp_path):
     training.prepare(tmp_path)
     log = (tmp_path/'run'/'log.jsonl').read_text()
@@ -323,18 +338,20 @@ def test_settings_of_a_checkpoint_are_compared(training, tmp_path):
     with pytest.raises(ColorganError, match='was begun with seed 42, not 1'):
         quiet(train, 'bundled', recipe, tmp_path/'run', resume=True, seed=1, **training.words)
     (tmp_path/'run'/'run.json').write_bytes(b'')
-    with pytest.raises(ColorganError, match='run.json is damaged'): quiet(train, 'bundled', recipe, tmp_path/'run', **training.words)
+    with pytest.raises(ColorganError, match='run.json is damaged'):
+        quiet(train, 'bundled', recipe, tmp_path/'run', **training.words)
 
 
 def test_disk_that_is_full_for_a_while(training, tmp_path):
-    """Until the second stage nothing but small files can be written. That is said once for checkpoints and once for the rest, and
-    at the end all is there."""
+    """Until the second stage nothing but small files can be written. That is said once for
+    checkpoints and once for the rest, and at the end all is there."""
     training.prepare(tmp_path)
     full = True
     def watch(kind, path, function, *args, **kwargs):
         nonlocal full
         full = full and not Path(path).name.startswith('progress')
-        if kind == 'write' and full and args and len(args[0]) > 5000: raise OSError(errors['ENOSPC'], 'No space left on device', path)
+        if kind == 'write' and full and args and len(args[0]) > 5000:
+            raise OSError(errors['ENOSPC'], 'No space left on device', path)
         return function(*args, **kwargs)
     run = tmp_path/'run'
     def report(self, **progress):
@@ -342,7 +359,8 @@ def test_disk_that_is_full_for_a_while(training, tmp_path):
         full = progress['stage'] == 'pretrain'
     with patch.object(RunFolder, 'report', report), watched(tmp_path, watch): training.act(tmp_path)
     assert training.weights(run) == training.right
-    assert (run/'checkpoints'/'best.safetensors').exists() and (run/'sheets'/'pretrain-001.png').exists() and (run/'sheet.png').exists()
+    assert (run/'checkpoints'/'best.safetensors').exists()
+    assert (run/'sheets'/'pretrain-001.png').exists() and (run/'sheet.png').exists()
     assert training.said.count('No checkpoint could be written') == 1
     assert training.said.count('the training goes on, and this is written when it is possible') == 1
 
@@ -350,9 +368,12 @@ def test_disk_that_is_full_for_a_while(training, tmp_path):
 def test_model_that_cannot_be_written_is_saved_elsewhere(training, tmp_path):
     training.prepare(tmp_path)
     def watch(kind, path, function, *args, **kwargs):
-        if f'{os.sep}model' in path and kind in ('open', 'mkdir'): raise OSError(errors['ENOSPC'], 'No space left on device', path)
+        if f'{os.sep}model' in path and kind in ('open', 'mkdir'):
+            raise OSError(errors['ENOSPC'], 'No space left on device', path)
         return function(*args, **kwargs)
-    with watched(tmp_path/'run', watch), pytest.raises(ColorganError, match='the model is in .*: copy it') as e: training.act(tmp_path)
+    with (watched(tmp_path/'run', watch),
+          pytest.raises(ColorganError, match='the model is in .*: copy it') as e):
+        training.act(tmp_path)
     elsewhere = Path(re.search('the model is in (.*): copy it', str(e.value))[1])
     assert training.weights(elsewhere) == training.right
     shutil.rmtree(elsewhere.parent)
@@ -376,11 +397,13 @@ def test_what_is_damaged_is_moved_aside(tmp_path):
     c.files()[-1].write_bytes(content)
     state, said = quiet(c.load)
     assert state['step'] == 0 and 'now called 0000000001.pt.damaged; the checkpoint before it is taken' in said
-    assert (tmp_path/'0000000001.pt.damaged').read_bytes() == content and [f.name for f in c.files()] == ['0000000000.pt']
+    assert (tmp_path/'0000000001.pt.damaged').read_bytes() == content
+    assert [f.name for f in c.files()] == ['0000000000.pt']
 
 
 def test_a_clock_that_jumps_ends_nothing(tmp_path, monkeypatch):
-    "A stage of a minute and checkpoints every five: a clock on the wall that goes hours forth and back counts for neither."
+    """A stage of a minute and checkpoints every five: a clock on the wall that goes hours forth and
+    back counts for neither."""
     jumps = itertools.cycle([0, 1e5, -1e5])
     monkeypatch.setattr('time.time', lambda: 1.7e9 + next(jumps))
     steps = []
@@ -389,7 +412,8 @@ def test_a_clock_that_jumps_ends_nothing(tmp_path, monkeypatch):
             steps.append(self.train_iter)
             if self.train_iter == 8: raise KeyboardInterrupt('enough')
     with pytest.raises(KeyboardInterrupt, match='enough'):
-        quiet(train, 'bundled', recipe, tmp_path/'run', device='cpu', pretrain_minutes=1, checkpoint_minutes=5, cbs=Stop())
+        quiet(train, 'bundled', recipe, tmp_path/'run', device='cpu', pretrain_minutes=1,
+              checkpoint_minutes=5, cbs=Stop())
     assert steps[-1] == 8 and not list((tmp_path/'run'/'checkpoints').glob('*.pt'))
 
 
@@ -422,7 +446,8 @@ def test_a_file_that_is_not_ours_is_refused(tmp_path):
     for end in 'part', 'log':
         mine = tmp_path/f'photos.cache.colorgan-{end}'
         mine.write_text('a diary')
-        with pytest.raises(ColorganError, match='is not what remained of a cache'): quiet(make_cache, tmp_path/'photos', tmp_path/'photos.cache', 32)
+        with pytest.raises(ColorganError, match='is not what remained of a cache'):
+            quiet(make_cache, tmp_path/'photos', tmp_path/'photos.cache', 32)
         assert mine.read_text() == 'a diary'
         mine.unlink()
 
@@ -462,7 +487,8 @@ def after_power_loss(scenario, root):
 
 
 def cut(name):
-    "All disks that a power cut may leave while this kind works; how many there are, and what is wrong with them as `injected` says it"
+    """All disks that a power cut may leave while this kind works; how many there are, and what is
+    wrong with them as `injected` says it"""
     scenario, found = kinds[name](), []
     with tempfile.TemporaryDirectory() as folder:
         pictures, last = after_power_loss(scenario, Path(folder)/'disk')
@@ -470,8 +496,11 @@ def cut(name):
         for i, (picture, ended) in enumerate(disks):
             (root := Path(folder)/str(i)).mkdir()
             restored(picture, root)
-            try: found += [(kind, f'power cut {i}', text) for f in (lambda: scenario.judge(root, ended), lambda: scenario.again(root)) for kind, text in f()] # noqa: B023
-            except Exception as e: found.append(('lost', f'power cut {i}', f'the next run does not go on: {type(e).__name__}: {e}'))
+            looks = (lambda: scenario.judge(root, ended)), (lambda: scenario.again(root)) # noqa: B023
+            try: found += [(kind, f'power cut {i}', text) for f in looks for kind, text in f()]
+            except Exception as e:
+                found.append(('lost', f'power cut {i}',
+                              f'the next run does not go on: {type(e).__name__}: {e}'))
     return len(disks), found
 
 
@@ -489,7 +518,8 @@ def test_power_loss_while_a_file_is_replaced(tmp_path):
 
 def test_power_loss_while_a_checkpoint_is_written(tmp_path):
     pictures, last = after_power_loss(Checkpoint(), tmp_path/'disk')
-    steps = [quiet(Checkpoints(restored(p, tmp_path/str(i))/'checkpoints').load)[0]['step'] for i, p in enumerate(pictures)]
+    steps = [quiet(Checkpoints(restored(p, tmp_path/str(i))/'checkpoints').load)[0]['step']
+             for i, p in enumerate(pictures)]
     assert set(steps) == {1, 2}
     assert quiet(Checkpoints(restored(last, tmp_path/'last')/'checkpoints').load)[0]['step'] == 2
 
@@ -498,7 +528,9 @@ def test_power_loss_while_a_cache_is_made(tmp_path):
     pictures, last = after_power_loss(Cache(), tmp_path/'disk')
     assert len(open_cache(restored(last, tmp_path/'last')/'photos.cache').check()) == 5
     for i, p in enumerate(pictures):
-        if 'photos.cache' in p: assert len(open_cache(restored({'c': p['photos.cache']}, tmp_path/str(i))/'c').check()) == 5
+        if 'photos.cache' not in p: continue
+        disk = restored({'c': p['photos.cache']}, tmp_path/str(i))
+        assert len(open_cache(disk/'c').check()) == 5
 
 
 def test_power_loss_while_a_file_is_downloaded(tmp_path):

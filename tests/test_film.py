@@ -94,7 +94,8 @@ def planes(frame, bits=8): return [np.array(F._plane(frame, i, bits)) for i in r
 def packets(path, kind):
     "What is in the streams of a kind, with time stamps in seconds"
     c = av.open(str(path))
-    return [(bytes(p), round(float(p.pts * p.time_base), 3)) for p in c.demux([s for s in c.streams if s.type == kind]) if p.size]
+    streams = [s for s in c.streams if s.type == kind]
+    return [(bytes(p), round(float(p.pts * p.time_base), 3)) for p in c.demux(streams) if p.size]
 
 
 def colour(src, out, net=toy, **kw):
@@ -134,7 +135,8 @@ def test_crf_0_of_libx264_keeps_luma_too(film, tmp_path):
 @pytest.mark.parametrize('full', [False, True])
 def test_the_chroma_that_was_asked_for_is_shown(matrix, full):
     "By a player that knows the matrix and the range"
-    film = F._Film(Path('x'), 64, 64, 'yuv444p', 8, Fraction(1, 25), Fraction(25), 1., Fraction(1), 0, b'', matrix, full, (2, 2), '')
+    film = F._Film(Path('x'), 64, 64, 'yuv444p', 8, Fraction(1, 25), Fraction(25), 1., Fraction(1),
+                   0, b'', matrix, full, (2, 2), '')
     y = np.full((64, 64), 140, np.uint8)
     for ab in [(0, 0), (20, 10), (-15, 25), (12.5, -22)]:
         u, v = F._ToUV(film)(y, np.full((8, 8, 2), ab, np.float16), y.shape)
@@ -148,7 +150,8 @@ def test_the_chroma_that_was_asked_for_is_shown(matrix, full):
 
 
 def test_colours_that_do_not_exist_keep_luma_and_hue():
-    film = F._Film(Path('x'), 64, 64, 'yuv444p', 8, Fraction(1, 25), Fraction(25), 1., Fraction(1), 0, b'', 1, False, (2, 2), '')
+    film = F._Film(Path('x'), 64, 64, 'yuv444p', 8, Fraction(1, 25), Fraction(25), 1., Fraction(1),
+                   0, b'', 1, False, (2, 2), '')
     for level in (16, 40, 230, 235):
         y = np.full((64, 64), level, np.uint8)
         u, v = ((p.mean() - 128.5) / 224 for p in F._ToUV(film)(y, np.full((8, 8, 2), (90, 80), np.float16), y.shape))
@@ -201,7 +204,8 @@ def test_colours_move_with_what_they_are_on(tmp_path):
         return ab
     window.sight.chroma = chroma
     unit, = window.units(F._Reader(tmp_path/'film.mkv'))
-    centre = [(c[..., 0].astype(float).sum(0) * np.arange(128)).sum() / c[..., 0].astype(float).sum() for c in unit.chroma]
+    lit_in = [c[..., 0].astype(float) for c in unit.chroma]
+    centre = [(a.sum(0) * np.arange(128)).sum() / a.sum() for a in lit_in]
     assert abs(centre[0] - 67.5) < 2 and abs(centre[8] - (67.5 - 8)) < 2.5
 
 
@@ -212,7 +216,8 @@ def test_colorize_says_which_command(film, tmp_path, capsys):
 
 
 def test_command(film, tmp_path, capsys):
-    assert main(['film', str(film), '--out', str(tmp_path/'out.mp4'), '--size', '32', '--steady', '.8', '--crf', '25']) == 0
+    assert main(['film', str(film), '--out', str(tmp_path/'out.mp4'),
+                 '--size', '32', '--steady', '.8', '--crf', '25']) == 0
     said = capsys.readouterr()
     assert '30 frames in 2 shots colorized into' in said.out and not said.err
     assert main(['film', str(film), '--out', str(tmp_path/'out.mp4')]) == 2
@@ -241,13 +246,16 @@ def test_a_preview_is_upright(tmp_path):
 # What is kept
 
 def test_sound_chapters_and_metadata_are_kept(tmp_path):
-    chapters = [dict(id=i, start=i * 500, end=i * 500 + 500, time_base=Fraction(1, 1000), metadata={'title': f'part {i}'}) for i in range(2)]
+    chapters = [dict(id=i, start=i * 500, end=i * 500 + 500, time_base=Fraction(1, 1000),
+                     metadata={'title': f'part {i}'}) for i in range(2)]
     for end in 'mkv', 'mp4', 'mov':
-        src = make(tmp_path/f'film.{end}', 30, sound=True, metadata=dict(title='A film', artist='nobody', comment='old'), chapters=chapters)
+        src = make(tmp_path/f'film.{end}', 30, sound=True,
+                   metadata=dict(title='A film', artist='nobody', comment='old'), chapters=chapters)
         colour(src, tmp_path/f'out.{end}')
         a, b = av.open(str(src)), av.open(str(tmp_path/f'out.{end}'))
         assert packets(src, 'audio') == packets(tmp_path/f'out.{end}', 'audio') != []
-        assert [(float(c['start'] * c['time_base']), c['metadata']['title']) for c in b.chapters()] == [(0, 'part 0'), (.5, 'part 1')]
+        parts = [(float(c['start'] * c['time_base']), c['metadata']['title']) for c in b.chapters()]
+        assert parts == [(0, 'part 0'), (.5, 'part 1')]
         meta = {k.lower(): v for k, v in b.metadata.items()}
         assert meta['title'] == 'A film' and meta['artist'] == 'nobody' and meta['comment'].startswith('old The colors')
         assert [s.type for s in b.streams][:2] == [s.type for s in a.streams][:2] == ['video', 'audio']
@@ -307,7 +315,8 @@ def test_the_network_sees_the_world_upright_and_in_proportion(tmp_path):
     net.size, net.stride = 32, 1
     colour(make(tmp_path/'a.mp4', 2, (64, 32)), tmp_path/'1.mp4', net)
     colour(make(tmp_path/'b.mp4', 2, (64, 32), tune=lambda s: s.set_display_rotation(90)), tmp_path/'2.mp4', net)
-    colour(make(tmp_path/'c.mkv', 2, (64, 32), tune=lambda s: setattr(s.codec_context, 'sample_aspect_ratio', Fraction(3, 2))), tmp_path/'3.mp4', net)
+    def widen(stream): stream.codec_context.sample_aspect_ratio = Fraction(3, 2)
+    colour(make(tmp_path/'c.mkv', 2, (64, 32), tune=widen), tmp_path/'3.mp4', net)
     assert [s[2:] for s in seen[::2]] == [(32, 64), (64, 32), (32, 96)]
 
 
@@ -326,7 +335,8 @@ def test_interlaced_is_marked_or_refused(tmp_path):
     assert frames(src)[0].interlaced_frame
     r = colour(src, tmp_path/'out.mkv')
     assert all(f.interlaced_frame for f in frames(r.out)) and 'interlaced' in ' '.join(r.notes)
-    assert av.open(str(r.out)).streams.video[0].codec_context.field_order == av.open(str(src)).streams.video[0].codec_context.field_order
+    ours, theirs = (av.open(str(p)).streams.video[0].codec_context for p in (r.out, src))
+    assert ours.field_order == theirs.field_order
     with pytest.raises(ColorganError, match='is interlaced'): colour(src, tmp_path/'x.mkv', codec='ffv1')
 
 
@@ -352,12 +362,16 @@ def test_a_bare_stream_gets_times_by_its_rate(tmp_path):
     assert np.allclose(np.diff([f.time for f in frames(tmp_path/'out.mp4')]), 1 / 25)
 
 
-@pytest.mark.parametrize('codec, end', [('libx265', 'mp4'), ('libvpx-vp9', 'webm'), ('libsvtav1', 'mp4'), ('prores_ks', 'mov'), ('ffv1', 'mkv')])
+@pytest.mark.parametrize('codec, end', [('libx265', 'mp4'), ('libvpx-vp9', 'webm'),
+                                        ('libsvtav1', 'mp4'), ('prores_ks', 'mov'),
+                                        ('ffv1', 'mkv')])
 def test_other_codecs(tmp_path, codec, end, capfd):
     src = make(tmp_path/'film.mp4', 10)
     r = colour(src, tmp_path/f'out.{end}', codec=codec)
     assert [f.pts * f.time_base for f in frames(r.out)] == [f.pts * f.time_base for f in frames(src)]
-    assert max(np.ptp(p) for p in planes(frames(r.out)[5], F.av.VideoFormat(frames(r.out)[5].format.name, 16, 16).components[0].bits)[1:]) > 8
+    frame = frames(r.out)[5]
+    bits = F.av.VideoFormat(frame.format.name, 16, 16).components[0].bits
+    assert max(np.ptp(p) for p in planes(frame, bits)[1:]) > 8
     assert not capfd.readouterr().err
 
 
@@ -376,7 +390,8 @@ sys.exit(main(['film', {str(film)!r}, '--out', {str(tmp_path/'out.mp4')!r}]))"""
 
 @pytest.mark.parametrize('name, content, why', [
     ('photo.mp4', 'photo', 'is a photo, not a film'), ('junk.mp4', b'junk' * 99, 'is not a film that can be read'),
-    ('empty.mp4', b'', 'is not a film that can be read'), ('sound.mp4', 'sound', 'no video stream'), ('gone.mp4', None, 'there is no'),
+    ('empty.mp4', b'', 'is not a film that can be read'), ('sound.mp4', 'sound', 'no video stream'),
+    ('gone.mp4', None, 'there is no'),
     ('folder.mp4', 'folder', 'is a folder')])
 def test_what_is_no_film_gets_a_sentence(tmp_path, capsys, name, content, why):
     path = tmp_path/name
@@ -395,9 +410,11 @@ def test_what_is_no_film_gets_a_sentence(tmp_path, capsys, name, content, why):
     assert why in said and said.count('\n') == 1 and sorted(tmp_path.iterdir()) == before
 
 
-@pytest.mark.parametrize('kw, why', [(dict(codec='h263x'), 'there is no encoder'), (dict(codec='aac'), 'not an encoder of pictures'),
-                                     (dict(codec='ffv1', crf=3), 'has no --crf'), (dict(crf=99), 'crf cannot be 99'), (dict(steady=1), 'steady cannot be 1'),
-                                     (dict(saturation=-1), 'saturation cannot be'), (dict(out='x.jpg'), 'not a name for a film'), (dict(out='x.webm'), 'webm')])
+@pytest.mark.parametrize('kw, why', [
+    (dict(codec='h263x'), 'there is no encoder'), (dict(codec='aac'), 'not an encoder of pictures'),
+    (dict(codec='ffv1', crf=3), 'has no --crf'), (dict(crf=99), 'crf cannot be 99'),
+    (dict(steady=1), 'steady cannot be 1'), (dict(saturation=-1), 'saturation cannot be'),
+    (dict(out='x.jpg'), 'not a name for a film'), (dict(out='x.webm'), 'webm')])
 def test_bad_words_get_a_sentence(film, tmp_path, kw, why):
     kw = dict(kw)
     out = tmp_path/kw.pop('out', 'x.mp4')
@@ -437,7 +454,8 @@ def test_a_film_that_changes_its_size_is_refused(tmp_path):
 
 def small_units(monkeypatch, most=24):
     init = F._Window.__init__
-    monkeypatch.setattr(F._Window, '__init__', lambda self, film, c, keep: init(self, film, c, keep, 17 * 32 * 43 * most))
+    def begin(self, film, c, keep): init(self, film, c, keep, 17 * 32 * 43 * most)
+    monkeypatch.setattr(F._Window, '__init__', begin)
 
 
 def test_a_full_disk_gets_a_sentence_and_resume_goes_on(tmp_path, monkeypatch):
@@ -451,10 +469,13 @@ def test_a_full_disk_gets_a_sentence_and_resume_goes_on(tmp_path, monkeypatch):
         if len(n) == 3: raise OSError(28, 'No space left on device')
         write(*a)
     monkeypatch.setattr(F, '_write_piece', full)
-    with pytest.raises(ColorganError, match='out.mp4 cannot be written: No space left on device; what is done stays, and --resume'): colour(src, tmp_path/'out.mp4')
+    with pytest.raises(ColorganError, match='out.mp4 cannot be written: No space left on device; '
+                                            'what is done stays, and --resume'):
+        colour(src, tmp_path/'out.mp4')
     assert not (tmp_path/'out.mp4').exists()
     with pytest.raises(ColorganError, match='--resume goes on with it'): colour(src, tmp_path/'out.mp4')
-    with pytest.raises(ColorganError, match='other weights or settings'): colour(src, tmp_path/'out.mp4', resume=True, saturation=2)
+    with pytest.raises(ColorganError, match='other weights or settings'):
+        colour(src, tmp_path/'out.mp4', resume=True, saturation=2)
     monkeypatch.setattr(F, '_write_piece', write)
     monkeypatch.setattr(F._Meter, 'close', lambda self: n.append(self.begun))
     colour(src, tmp_path/'out.mp4', resume=True)
@@ -464,7 +485,8 @@ def test_a_full_disk_gets_a_sentence_and_resume_goes_on(tmp_path, monkeypatch):
 
 def test_no_room_for_the_result_is_said(film, tmp_path, monkeypatch):
     monkeypatch.setattr(F.shutil, 'disk_usage', lambda p: type('Usage', (), dict(free=10)))
-    with pytest.raises(ColorganError, match='more are needed on this disk; what is done stays'): colour(film, tmp_path/'out.mp4')
+    with pytest.raises(ColorganError, match='more are needed on this disk; what is done stays'):
+        colour(film, tmp_path/'out.mp4')
     assert (tmp_path/'out.mp4.parts').exists() and not (tmp_path/'out.mp4').exists()
     monkeypatch.undo()
     assert colour(film, tmp_path/'out.mp4', resume=True).frames == 30
@@ -478,7 +500,9 @@ def test_killed_at_any_moment_it_goes_on_and_the_result_is_the_same(tmp_path, cu
             'F._Window.__init__ = lambda self, film, c, keep: init(self, film, c, keep, 17 * 32 * 48 * 20)\n'
             'step = F._Meter.step\ndef slow(self): time.sleep(.01); step(self)\nF._Meter.step = slow\n'
             't.colour(sys.argv[1], sys.argv[2], resume="resume" in sys.argv)')
-    run = lambda *words: subprocess.Popen([sys.executable, '-c', code, str(src), *map(str, words)], cwd=root, env=os.environ | {'PYTHONPATH': f'{root}{os.pathsep}{root/"tests"}'})
+    command = [sys.executable, '-c', code, str(src)]
+    env = os.environ | {'PYTHONPATH': f'{root}{os.pathsep}{root/"tests"}'}
+    run = lambda *words: subprocess.Popen([*command, *map(str, words)], cwd=root, env=env)
     assert run(tmp_path/'whole.mp4').wait() == 0
     out, parts = tmp_path/'out.mp4', tmp_path/'out.mp4.parts'
     words, kills = [out], 0
@@ -522,7 +546,9 @@ def test_memory_does_not_grow_with_the_film(tmp_path):
     used = []
     for n in 150, 800:
         src = make(tmp_path/f'{n}.mp4', n, (1920, 1080), options={'preset': 'ultrafast'})
-        used.append(int(subprocess.run([sys.executable, '-c', code, src, tmp_path/f'{n}-out.mp4'], capture_output=True, text=True, cwd=root, check=True).stdout.split()[-1]))
+        done = subprocess.run([sys.executable, '-c', code, src, tmp_path/f'{n}-out.mp4'],
+                              capture_output=True, text=True, cwd=root, check=True)
+        used.append(int(done.stdout.split()[-1]))
     assert max(used) < 1000 and used[1] < used[0] + 250
 
 
@@ -531,7 +557,8 @@ def test_the_app_takes_a_short_clip(tmp_path, film):
     a = app(runs=None)
     a.colorizer = lambda: Colorizer(toy)
     a.open(film.read_bytes(), 'old.mp4')
-    assert '<video' in a.ui.picture.value and 'data:video/mp4' in a.ui.picture.value and '30 frames' in a.ui.status.value
+    assert '<video' in a.ui.picture.value and 'data:video/mp4' in a.ui.picture.value
+    assert '30 frames' in a.ui.status.value
     a.download()
     assert 'old-color.mp4' in a.ui.link.value
     (tmp_path/'got.mp4').write_bytes(a.painting.file(a.colorizer())[1])

@@ -1,8 +1,9 @@
-"""Fuzzing of all that comes from elsewhere: photos, `model.json`, graphs, the files of a run. Whatever is in them, the answer is a
-result or one sentence.
+"""Fuzzing of all that comes from elsewhere: photos, `model.json`, graphs, the files of a run.
+Whatever is in them, the answer is a result or one sentence.
 
-A hundred examples each here; `python tests/test_fuzz.py --minutes 5` goes on for minutes in `make slow`, for an hour in the nightly workflow: guided
-by the lines that an example reaches where `atheris` is installed, otherwise with new examples in each round."""
+A hundred examples each here; `python tests/test_fuzz.py --minutes 5` goes on for minutes in `make
+slow`, for an hour in the nightly workflow: guided by the lines that an example reaches where
+`atheris` is installed, otherwise with new examples in each round."""
 import argparse
 import json
 import os
@@ -35,7 +36,9 @@ light = bundled_weights()['light']
 fuzz = settings(max_examples=int(os.environ.get('COLORGAN_FUZZ', 100)), deadline=None,
                 suppress_health_check=list(HealthCheck))
 values = st.recursive(st.none() | st.booleans() | st.integers(-10**12, 10**12) | st.floats() | st.text(max_size=9),
-                      lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(max_size=9), v, max_size=3), max_leaves=6)
+                      lambda v: (st.lists(v, max_size=3)
+                                 | st.dictionaries(st.text(max_size=9), v, max_size=3)),
+                      max_leaves=6)
 
 
 def mutated(draw, data):
@@ -82,7 +85,8 @@ def test_fuzzed_model_json(data):
 @given(data=st.data())
 def test_fuzzed_run_files(data):
     good = {'run.json': dict(recipe=dict(name='light'), seed=1),
-            'progress.json': dict(stage='gan', epoch=6, epochs=20, batch=31, batches=125, share=.3, left=220, photos_per_s=85.2, host='x', time=1.),
+            'progress.json': dict(stage='gan', epoch=6, epochs=20, batch=31, batches=125, share=.3,
+                                  left=220, photos_per_s=85.2, host='x', time=1.),
             'log.jsonl': dict(stage='gan', epoch=5, ab_error=10.81)}
     for name, d in good.items(): (folder/name).write_bytes(json.dumps(d).encode() + b'\n')
     name = data.draw(st.sampled_from(list(good)))
@@ -127,7 +131,9 @@ def guided(name, seconds):
     corpus.mkdir(parents=True, exist_ok=True)
     if not any(corpus.iterdir()): # an example is drawn from bytes: a few are not enough for one
         for i in range(16): (corpus/f'seed{i}').write_bytes(random.Random(i).randbytes(4096))
-    atheris.Setup([sys.argv[0], f'-max_total_time={seconds}', '-timeout=60', '-max_len=8192', '-len_control=0', f'-artifact_prefix={corpus}-', str(corpus)], tests[name].hypothesis.fuzz_one_input)
+    options = [f'-max_total_time={seconds}', '-timeout=60', '-max_len=8192', '-len_control=0',
+               f'-artifact_prefix={corpus}-']
+    atheris.Setup([sys.argv[0], *options, str(corpus)], tests[name].hypothesis.fuzz_one_input)
     atheris.Fuzz()
 
 
@@ -140,7 +146,8 @@ def main(minutes):
             failed |= subprocess.run([sys.executable, __file__, '--one', name, '--seconds', str(share)]).returncode
             continue
         while time.monotonic() < end and not failed:
-            failed |= subprocess.run([sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', f'{__file__}::{name}'],
+            failed |= subprocess.run([sys.executable, '-m', 'pytest', '-q', '-p',
+                                      'no:cacheprovider', f'{__file__}::{name}'],
                                      env=os.environ | dict(COLORGAN_FUZZ='2000')).returncode
     return failed
 

@@ -77,14 +77,23 @@ def test_a_process_that_does_not_reply_says_why(body): assert silent[body] in re
 
 
 def test_a_process_without_end_is_ended():
-    assert reply_of('for s in set(signal.Signals) - {9, 19}: signal.signal(s, signal.SIG_IGN)\nserve(f=lambda: [0 for _ in iter(int, 1)])', 3) == 'its time was up'
+    code = ('for s in set(signal.Signals) - {9, 19}: signal.signal(s, signal.SIG_IGN)\n'
+            'serve(f=lambda: [0 for _ in iter(int, 1)])')
+    assert reply_of(code, 3) == 'its time was up'
 
 
 @linux
 def test_nothing_survives(tmp_path):
     mark = tmp_path/'alive'
+    code = ('if os.fork() == 0:\n'
+            '    os.setsid()\n'
+            '    if os.fork() == 0:\n'
+            f'        while True: open({str(mark)!r}, "w").write("x")\n'
+            '    os._exit(0)\n'
+            f'while not os.path.exists({str(mark)!r}): pass\n'
+            'serve(f=dict)')
     adopt()
-    try: reply_of(f'if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        while True: open({str(mark)!r}, "w").write("x")\n    os._exit(0)\nwhile not os.path.exists({str(mark)!r}): pass\nserve(f=dict)')
+    try: reply_of(code)
     finally: adopt(False)
     mark.unlink()
     time.sleep(.3)
@@ -95,7 +104,9 @@ def test_each_answer_is_judged_and_errors_do_not_stop_it(tmp_path, monkeypatch):
     monkeypatch.setenv('SOME_TOKEN', 'secret')
     monkeypatch.chdir(tmp_path)
     (tmp_path/'in').mkdir()
-    cells = [no_torch, third, 'check(3, 7)', 'check(3)', 'check(n=4, answer="many")', 'import os\nassert "SOME_TOKEN" not in os.environ', 'def', 'print("Exercise 1: right.")', 'os._exit(3)']
+    cells = [no_torch, third, 'check(3, 7)', 'check(3)', 'check(n=4, answer="many")',
+             'import os\nassert "SOME_TOKEN" not in os.environ', 'def',
+             'print("Exercise 1: right.")', 'os._exit(3)']
     (tmp_path/'in'/'losses.ipynb').write_text(book(*cells))
     found = examine_notebook(tmp_path/'in'/'losses.ipynb', 10)
     assert list(found['said']) == [3, 4] and found['said'][3] is None and 'a number is asked for' in found['said'][4]
@@ -110,7 +121,10 @@ def test_what_a_card_lacks(tmp_path):
 @linux
 def test_a_class(grade, tmp_path):
     (tmp_path/'secret').write_text('secret')
-    change = 'from pathlib import Path\nassert Path("data.txt").read_text() == "mine" and not Path("link").exists()\nfor p in Path().iterdir(): p.write_text("changed")\nPath("new.txt").touch()'
+    change = ('from pathlib import Path\n'
+              'assert Path("data.txt").read_text() == "mine" and not Path("link").exists()\n'
+              'for p in Path().iterdir(): p.write_text("changed")\n'
+              'Path("new.txt").touch()')
     grade.put('student-01/data.txt', 'mine')
     grade.put('student-01/losses.ipynb', book(no_torch, change, third))
     os.symlink(tmp_path/'secret', grade.folder/'student-01'/'link')
@@ -126,14 +140,19 @@ def test_a_class(grade, tmp_path):
     assert [r['right'] for r in rows.values()] == [0, 1, 0, 0, 0]
     first = rows['student-01']
     assert first['points'] == round(40 / first['of'], 1) and first['failed'] == '' and '2.1 no answer' in first['wrong']
-    for name, said in {'student-02': 'both walk-through 2, neither was graded', 'student-03': 'belongs to no walk-through',
+    for name, said in {'student-02': 'both walk-through 2, neither was graded',
+                       'student-03': 'belongs to no walk-through',
                        'student-04': 'no zip that can be read', '=cmd': 'not a notebook'}.items():
         assert said in rows[name]['failed']
     assert not list(tmp_path.rglob('escaped.txt')) and "'=cmd" in (tmp_path/'marks.csv').read_text()
 
 
-wrong = [('nowhere --csv x.csv', 'no folder'), ('empty --csv x.csv', 'no notebooks'), ('in --csv in/nothing/../../notes', 'no table of colorgan grade'),
-         pytest.param('in --csv file/x.csv', 'cannot be written', marks=pytest.mark.slow), ('in --csv x.csv --minutes 0', 'minutes cannot be 0'), pytest.param('in --csv x.csv --walks 99', 'no walk-through 99', marks=pytest.mark.slow), ('in', '--csv')]
+wrong = [('nowhere --csv x.csv', 'no folder'), ('empty --csv x.csv', 'no notebooks'),
+         ('in --csv in/nothing/../../notes', 'no table of colorgan grade'),
+         pytest.param('in --csv file/x.csv', 'cannot be written', marks=pytest.mark.slow),
+         ('in --csv x.csv --minutes 0', 'minutes cannot be 0'),
+         pytest.param('in --csv x.csv --walks 99', 'no walk-through 99', marks=pytest.mark.slow),
+         ('in', '--csv')]
 
 
 @pytest.mark.parametrize(('words', 'said'), wrong)
@@ -153,7 +172,9 @@ def test_teachers_pages_know_every_exercise():
     exercises(1)
     text = (root/'teacher'/'assistants.md').read_text(encoding='utf-8')
     rows = re.findall(r'^\| [^|]+ \| ([\d., –]+) \|', text, re.M)
-    found = [(int(walk), n) for walk, first, last in re.findall(r'(\d)\.(\d)(?:–\d\.(\d))?', ' '.join(rows)) for n in range(int(first), int(last or first) + 1)]
+    ranges = re.findall(r'(\d)\.(\d)(?:–\d\.(\d))?', ' '.join(rows))
+    found = [(int(walk), n) for walk, first, last in ranges
+             for n in range(int(first), int(last or first) + 1)]
     assert sorted(found) == sorted((walk, n) for walk, of_walk in judges.items() if walk < 8 for n in of_walk)
 
 
@@ -207,12 +228,18 @@ ended = {
     'ends itself': ('import os; os._exit(0)', 'ended its process, with status 0'),
     'is killed': ('import os; os.kill(os.getpid(), 9)', 'ended by signal 9'),
     'kills its parent': ('import os; os.kill(os.getppid(), 9)', 'ended the process that judges it'),
-    'speaks nonsense': ('import os\nfor fd in range(3, 60):\n    try: os.write(fd, b"nonsense\\n")\n    except OSError: continue', 'no longer replies'),
+    'speaks nonsense': ('import os\n'
+                        'for fd in range(3, 60):\n'
+                        '    try: os.write(fd, b"nonsense\\n")\n'
+                        '    except OSError: continue', 'no longer replies'),
 }
 endless = {
     'never ends': 'while True: pass',
     'never ends in a function': 'check(2, lambda *args: [0 for _ in iter(int, 1)])',
-    'swallows interrupts': 'import signal\nfor s in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}: signal.signal(s, signal.SIG_IGN)\nwhile True: pass',
+    'swallows interrupts': ('import signal\n'
+                            'for s in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}: '
+                            'signal.signal(s, signal.SIG_IGN)\n'
+                            'while True: pass'),
 }
 
 
@@ -243,8 +270,12 @@ forgeries = {
     'replaces check': 'check = lambda n, a: True\ncheck(1, 7)',
     'prints': 'print("Exercise 1: right.")\ncheck.right.add(1)',
     'replaces the judges': 'from colorgan.course import answers\nanswers.judges[2][1] = lambda a: None\ncheck(1, 7)',
-    'replaces judged': 'from colorgan.course import answers, checks\nanswers.judged = checks.judged = lambda *a: None\ncheck(1, 7)',
-    'brings its own colorgan': 'import sys, types\nsys.modules["colorgan.course.answers"] = types.ModuleType("x")\ncheck(1, 7)',
+    'replaces judged': ('from colorgan.course import answers, checks\n'
+                        'answers.judged = checks.judged = lambda *a: None\n'
+                        'check(1, 7)'),
+    'brings its own colorgan': ('import sys, types\n'
+                                'sys.modules["colorgan.course.answers"] = types.ModuleType("x")\n'
+                                'check(1, 7)'),
     'equals everything': 'class Any(float):\n    def __eq__(self, other): return True\ncheck(1, Any(3))',
 }
 
@@ -259,7 +290,10 @@ def test_forged_results_are_not_believed(name, grade):
 @pytest.mark.slow
 def test_it_writes_into_a_copy_and_much_output_is_borne(grade):
     grade.put('student-01/data.txt', 'mine')
-    write = 'from pathlib import Path\nassert Path("data.txt").read_text() == "mine"\nfor p in Path().iterdir(): p.write_text("changed")\nPath("new.txt").touch()'
+    write = ('from pathlib import Path\n'
+             'assert Path("data.txt").read_text() == "mine"\n'
+             'for p in Path().iterdir(): p.write_text("changed")\n'
+             'Path("new.txt").touch()')
     grade.put('student-01/losses.ipynb', book(begin, write, 'for _ in range(300): print("x" * 1_000_000)', good))
     row = grade()['student-01']
     assert (row['right'], row['failed']) == (1, '')

@@ -1,5 +1,6 @@
-"""Half precision and what may go wrong with it, shown on a CPU: autocast that stays on, skipped steps, losses and weights that are not finite,
-memory that runs out. What only a GPU can show is in `test_cuda.py`."""
+"""Half precision and what may go wrong with it, shown on a CPU: autocast that stays on, skipped
+steps, losses and weights that are not finite, memory that runs out. What only a GPU can show is in
+`test_cuda.py`."""
 import contextlib
 import gc
 import io
@@ -55,14 +56,17 @@ class Times(Callback):
     order = 9
     def __init__(self, when, by=1e30, loss=False): self.when, self.by, self.loss_too = when, by, loss
     def after_loss(self):
-        if self.training and self.when(self.train_iter) and self.loss_too: self.learn.loss_grad = self.learn.loss = self.loss_grad * float('inf')
+        if self.training and self.when(self.train_iter) and self.loss_too:
+            self.learn.loss_grad = self.learn.loss = self.loss_grad * float('inf')
     def after_backward(self):
         if not self.when(self.train_iter): return
         for p in self.model.parameters():
             if p.grad is not None: p.grad.mul_(self.by * self.by)
 
 
-@pytest.mark.parametrize('error', [KeyboardInterrupt(), torch.OutOfMemoryError('CUDA out of memory.'), ZeroDivisionError('division by zero'), CancelFitException()], ids=repr)
+@pytest.mark.parametrize('error', [
+    KeyboardInterrupt(), torch.OutOfMemoryError('CUDA out of memory.'),
+    ZeroDivisionError('division by zero'), CancelFitException()], ids=repr)
 def test_no_exception_leaves_autocast_on(error, learn):
     with contextlib.suppress(type(error)): fit(learn, 1, [*precision(cpu, 'bf16'), Raises(error)])
     assert not torch.is_autocast_enabled('cpu')
@@ -100,7 +104,8 @@ def test_run_that_is_out_of_memory_lets_go(tmp_path):
         def after_pred(self):
             refs.extend(map(weakref.ref, (self.model, self.pred, next(self.model.parameters()))))
             raise torch.OutOfMemoryError('CUDA out of memory.')
-    with pytest.raises(ColorganError, match="memory ran out: train with smaller batches") as e: quiet(train, 'bundled', recipe, tmp_path/'run', device='cpu', cbs=lambda stage: [Full()])
+    with pytest.raises(ColorganError, match="memory ran out: train with smaller batches") as e:
+        quiet(train, 'bundled', recipe, tmp_path/'run', device='cpu', cbs=lambda stage: [Full()])
     assert all(r() is None for r in refs) and e.value.__context__ is None
 
 
@@ -130,7 +135,9 @@ def test_a_skipped_step_changes_no_weight_and_stops_nothing(stage, tmp_path):
         order = 99
         def before_step(self): pass
         def after_batch(self):
-            if self.training: seen.append((self.learn.scaler.get_scale(), [p.detach().clone() for p in self.model.parameters()]))
+            if self.training:
+                seen.append((self.learn.scaler.get_scale(),
+                             [p.detach().clone() for p in self.model.parameters()]))
     fit(learn, 3, [*precision(cpu, 'fp16'), finite, Times(lambda i: i in (1, 2), loss=True), Weights()])
     scales, weights = zip(*seen)
     assert finite.bad is None and scales[2] == scales[0] / 4
@@ -140,8 +147,10 @@ def test_a_skipped_step_changes_no_weight_and_stops_nothing(stage, tmp_path):
 
 
 def test_gradients_that_never_fit_stop_the_run(tmp_path):
-    with pytest.raises(ColorganError, match='gradients of 50 steps in a row did not fit into half precision: train with amp fp32'):
-        quiet(train, 'bundled', recipe, tmp_path/'run', device='cpu', amp='fp16', pretrain_epochs=60, cbs=lambda stage: [Times(lambda i: True)])
+    with pytest.raises(ColorganError, match='gradients of 50 steps in a row did not fit into half '
+                                            'precision: train with amp fp32'):
+        quiet(train, 'bundled', recipe, tmp_path/'run', device='cpu', amp='fp16',
+              pretrain_epochs=60, cbs=lambda stage: [Times(lambda i: True)])
     assert not (tmp_path/'run'/'model').exists()
 
 
@@ -150,7 +159,8 @@ class BreaksLast(Callback):
     order = 9
     def __init__(self, at=-1): self.at = at
     def before_batch(self):
-        if self.training and self.train_iter == self.at % (self.n_iter * self.n_epoch): self.learn.yb = (self.y * float('nan'),)
+        if self.training and self.train_iter == self.at % (self.n_iter * self.n_epoch):
+            self.learn.yb = (self.y * float('nan'),)
 
 
 def looks_seldom(monkeypatch):
@@ -163,27 +173,32 @@ def test_the_last_losses_are_looked_at(minutes, tmp_path, monkeypatch):
     looks_seldom(monkeypatch)
     broken = BreaksLast() if not minutes else BreaksLast(3)
     with pytest.raises(ColorganError, match='the loss of step .* is not finite'):
-        quiet(train, 'bundled', recipe, tmp_path/'run', device='cpu', cbs=lambda stage: [broken], pretrain_minutes=minutes)
+        quiet(train, 'bundled', recipe, tmp_path/'run', device='cpu', cbs=lambda stage: [broken],
+              pretrain_minutes=minutes)
     assert not (tmp_path/'run'/'model').exists() and (tmp_path/'run'/'nonfinite.pt').exists()
 
 
 def test_no_checkpoint_is_written_after_a_nan(tmp_path, monkeypatch):
     looks_seldom(monkeypatch)
     with pytest.raises(ColorganError, match='is not finite'):
-        quiet(train, 'bundled', recipe, tmp_path/'run', device='cpu', checkpoint_minutes=0, pretrain_epochs=8, cbs=lambda stage: [BreaksLast(3)])
+        quiet(train, 'bundled', recipe, tmp_path/'run', device='cpu', checkpoint_minutes=0,
+              pretrain_epochs=8, cbs=lambda stage: [BreaksLast(3)])
     state = Checkpoints(tmp_path/'run'/'checkpoints').load()
-    assert state['learner']['train_iter'] <= 3 and all(t.isfinite().all() for t in state['learner']['model'].values() if t.is_floating_point())
+    assert state['learner']['train_iter'] <= 3
+    weights = state['learner']['model'].values()
+    assert all(t.isfinite().all() for t in weights if t.is_floating_point())
 
 
 def test_running_statistics_that_overflow_are_noticed(tmp_path):
-    """A forward pass that does not fit into fp16 makes its loss infinite. That step is skipped, but the batch norms have seen it: all later
-    losses are finite, and the model is of no use."""
+    """A forward pass that does not fit into fp16 makes its loss infinite. That step is skipped, but
+    the batch norms have seen it: all later losses are finite, and the model is of no use."""
     class Bright(Callback):
         order = 9
         def before_batch(self):
             if self.training and self.train_iter == 1: self.learn.xb = (self.x * 1e7,)
     with pytest.raises(ColorganError, match='running statistics are no longer finite.*--resume --amp fp32'):
-        quiet(train, 'bundled', recipe, tmp_path/'run', device='cpu', amp='fp16', checkpoint_minutes=0, cbs=lambda stage: [Bright()])
+        quiet(train, 'bundled', recipe, tmp_path/'run', device='cpu', amp='fp16',
+              checkpoint_minutes=0, cbs=lambda stage: [Bright()])
     state = Checkpoints(tmp_path/'run'/'checkpoints').load()
     assert state['learner']['train_iter'] == 1 and not (tmp_path/'run'/'model').exists()
     quiet(train, 'bundled', recipe, tmp_path/'run', device='cpu', amp='fp32', resume=True)
@@ -208,7 +223,9 @@ def test_a_run_goes_on_at_another_precision(before, after, tmp_path):
         order = 99
         def after_batch(self):
             if self.train_iter == 2: raise Stops('here')
-    with pytest.raises(Stops): quiet(train, 'bundled', recipe, tmp_path/'run', device='cpu', amp=before, checkpoint_minutes=0, cbs=lambda stage: [Stop()])
+    with pytest.raises(Stops):
+        quiet(train, 'bundled', recipe, tmp_path/'run', device='cpu', amp=before,
+              checkpoint_minutes=0, cbs=lambda stage: [Stop()])
     assert Checkpoints(tmp_path/'run'/'checkpoints').load()['learner']['train_iter'] == 2
     quiet(go_on, tmp_path/'run', device='cpu', amp=after)
     assert all(t.isfinite().all() for t in load_tensors(tmp_path/'run').values())
@@ -236,7 +253,9 @@ def test_emulated_bf16_is_not_taken(monkeypatch):
     assert fast.best_precision(gpu) == 'fp16'
     said = io.StringIO()
     with contextlib.redirect_stdout(said): cb, = precision(gpu, 'bf16')
-    assert cb.amp_mode.value == 'fp16' and said.getvalue() == 'This GPU computes bf16 only by emulation, many times slower: fp16 is taken.\n'
+    assert cb.amp_mode.value == 'fp16'
+    assert said.getvalue() == ('This GPU computes bf16 only by emulation, many times slower: '
+                               'fp16 is taken.\n')
     with contextlib.redirect_stdout(said): assert fast.native_precision(gpu, 'fp16') == 'fp16'
     assert said.getvalue().count('\n') == 1, 'said once'
 
@@ -249,20 +268,23 @@ def test_a_trial_is_what_is_trained(amp):
         order = 99
         def after_step(self):
             params = list(self.model.parameters())
-            seen.append((self.x.shape, all(p.grad is not None for p in params), sorted(type(cb).__name__ for cb in self.learn.cbs)))
+            seen.append((self.x.shape, all(p.grad is not None for p in params),
+                         sorted(type(cb).__name__ for cb in self.learn.cbs)))
     changed = replace(recipe, sizes=(16, 32), old=.5, clip=1., critic_warmup=5, n_critic=3)
     for gan in True, False:
         seen.clear()
         trial_step(changed, 3, cpu, amp, gan=gan, cbs=[Sees()])
         assert len(seen) == 2 and all(shape == (3, 1, 32, 32) and whole for shape, whole, _ in seen)
         names = set(seen[0][2])
-        assert {'EMA', 'ChannelsLast', 'Old', 'GradientClip', 'AnyDeviceMixedPrecision'} <= names and ('Turns' in names) == gan
+        assert {'EMA', 'ChannelsLast', 'Old', 'GradientClip', 'AnyDeviceMixedPrecision'} <= names
+        assert ('Turns' in names) == gan
 
 
 def test_minutes_of_a_second_stage_count_for_the_trial(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(run_module, 'auto_bs', lambda recipe, device, photos, amp, gan: asked.append(gan) or 2)
-    quiet(train, 'bundled', recipe, tmp_path/'run', device='cpu', bs='auto', pretrain_epochs=1, gan_epochs=0, gan_minutes=.001)
+    quiet(train, 'bundled', recipe, tmp_path/'run', device='cpu', bs='auto', pretrain_epochs=1,
+          gan_epochs=0, gan_minutes=.001)
     assert asked == [True]
 
 

@@ -127,14 +127,13 @@ def test_python_m_colorgan():
     assert done.returncode == 0 and 'colorize' in done.stdout
 
 
-def test_one_line_in_a_hundred_is_long():
-    "Over 120 columns, as ruff counts them in modules and notebooks."
-    ruff = [sys.executable, '-m', 'ruff', 'check', '--select', 'E501', '--line-length', '120', '--output-format', 'json', '--exit-zero', '--no-cache']
-    found = json.loads(subprocess.run([*ruff, 'colorgan', 'nbs'], capture_output=True, text=True, cwd=root, check=True).stdout)
-    books = [json.loads(p.read_text(encoding='utf-8')) for p in (root/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts]
+def test_nine_lines_in_ten_are_short():
+    "Up to 95 columns; ruff refuses more than 120."
+    books = [json.loads(p.read_text(encoding='utf-8')) for p in (root/'nbs').rglob('*.ipynb')
+             if '.ipynb_checkpoints' not in p.parts]
     code = [''.join(c['source']) for b in books for c in b['cells'] if c['cell_type'] == 'code']
-    lines = [line for text in [*code, *(p.read_text(encoding='utf-8') for p in modules.values())] for line in text.splitlines() if line.strip()]
-    assert len(found) <= len(lines) / 100
+    texts = [*code, *(p.read_text(encoding='utf-8') for p in modules.values())]
+    lines = [line for text in texts for line in text.splitlines() if line.strip()]
     assert sorted(map(len, lines))[int(.9 * len(lines))] <= 95
 
 

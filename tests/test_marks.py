@@ -1,4 +1,5 @@
-"""What results say of themselves, what they keep of a photo's file, and 16 bits: read back by Pillow, tifffile and, where it is installed, exiftool."""
+"""What results say of themselves, what they keep of a photo's file, and 16 bits: read back by
+Pillow, tifffile and, where it is installed, exiftool."""
 import io
 import json
 import shutil
@@ -19,8 +20,9 @@ computed = 'http://cv.iptc.org/newscodes/digitalsourcetype/algorithmicallyEnhanc
 toy = Colorizer(lambda L: np.concatenate([12 - L / 5, 25 - L / 2], 1))
 grey = Image.radial_gradient('L').resize((90, 60))
 written = (b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-           b'<rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:xmp="http://ns.adobe.com/xap/1.0/" '
-           b'xmp:CreatorTool="Darkroom 3"><dc:title><rdf:Alt><rdf:li xml:lang="x-default">Oma &amp; ich</rdf:li></rdf:Alt></dc:title>'
+           b'<rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/" '
+           b'xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:CreatorTool="Darkroom 3"><dc:title>'
+           b'<rdf:Alt><rdf:li xml:lang="x-default">Oma &amp; ich</rdf:li></rdf:Alt></dc:title>'
            b'</rdf:Description></rdf:RDF></x:xmpmeta>')
 iptc = b'\x1c\x02\x78\x00\x05Erika'
 suffixes = 'jpg png webp tif'.split()
@@ -46,7 +48,8 @@ def old(tmp_path):
 
 def exiftool(path):
     if not shutil.which('exiftool'): pytest.skip('exiftool is not installed')
-    done = subprocess.run(['exiftool', '-j', '-G1', '-n', '-a', '-all', '-validate', '-warning', str(path)], capture_output=True, text=True)
+    command = ['exiftool', '-j', '-G1', '-n', '-a', '-all', '-validate', '-warning', str(path)]
+    done = subprocess.run(command, capture_output=True, text=True)
     return json.loads(done.stdout)[0]
 
 
@@ -73,8 +76,9 @@ def test_exiftool_reads_the_mark_and_what_was_there(old, tmp_path, suffix):
     assert found['IFD0:Make'] == 'Leica' and found['ExifIFD:DateTimeOriginal'] == '1954:05:01 12:00:00'
     if suffix in ('jpg', 'tif'): assert found['IPTC:Caption-Abstract'] == 'Erika'
     if suffix == 'tif': assert found['IFD0:XResolution'] == 300
-    assert not [v for k, v in found.items() if k.endswith((':Error', ':Warning')) and 'IPTCDigest' not in str(v)
-                and 'Missing required' not in str(v) and 'SubSecTime' not in str(v) and 'Non-standard' not in str(v) and 'Compression' not in str(v)], found
+    expected = 'IPTCDigest', 'Missing required', 'SubSecTime', 'Non-standard', 'Compression'
+    assert not [v for k, v in found.items() if k.endswith((':Error', ':Warning'))
+                and not any(words in str(v) for words in expected)], found
 
 
 def test_what_a_format_cannot_keep_is_said(old, tmp_path):
@@ -120,7 +124,9 @@ def long_png(xmp):
 
 
 def test_ultra_hdr_is_one_picture_and_says_so(tmp_path):
-    gain = (b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
+    gain = (b'<x:xmpmeta xmlns:x="adobe:ns:meta/">'
+            b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+            b'<rdf:Description rdf:about="" '
             b'xmlns:hdrgm="http://ns.adobe.com/hdr-gain-map/1.0/" hdrgm:Version="1.0"/></rdf:RDF></x:xmpmeta>')
     grey.save(tmp_path/'phone.jpg', 'MPO', save_all=True, append_images=[grey.resize((20, 20))], xmp=gain)
     report = colorize_files(tmp_path/'phone.jpg', tmp_path/'out.jpg', toy, progress=False)
@@ -149,7 +155,8 @@ def test_sixteen_bit_grey_stays_sixteen_bits(tmp_path, suffix):
         assert steps_off(tifffile.imread(tmp_path/'out.tif'), tones) < 1
 
 
-@pytest.mark.parametrize('how', [{}, dict(compression='zlib', predictor=True), dict(byteorder='>'), dict(rowsperstrip=7)],
+@pytest.mark.parametrize('how', [{}, dict(compression='zlib', predictor=True), dict(byteorder='>'),
+                                 dict(rowsperstrip=7)],
                          ids=lambda h: ' '.join(map(str, h)) or 'raw')
 def test_sixteen_bit_rgb_is_read_to_the_last_bit(tmp_path, how):
     tifffile = pytest.importorskip('tifffile')
@@ -158,7 +165,8 @@ def test_sixteen_bit_rgb_is_read_to_the_last_bit(tmp_path, how):
     assert np.array_equal(read_photo(tmp_path/'scan.tif').deep, levels)
     colorize_files(tmp_path/'scan.tif', tmp_path/'out.png', toy, progress=False)
     before, after = (deep_luminance(read_photo(tmp_path/n).deep) for n in ('scan.tif', 'out.png'))
-    assert np.abs(np.interp(after, deep_gamma(), np.arange(65536)) - np.interp(before, deep_gamma(), np.arange(65536))).max() < 1
+    assert np.abs(np.interp(after, deep_gamma(), np.arange(65536))
+                  - np.interp(before, deep_gamma(), np.arange(65536))).max() < 1
 
 
 def test_sixteen_bit_profiles(tmp_path):

@@ -1,4 +1,5 @@
-"""Every figure against somebody else's implementation, within 1e-4; and the way of real weights, tried with random ones in their place."""
+"""Every figure against somebody else's implementation, within 1e-4; and the way of real weights,
+tried with random ones in their place."""
 import json
 import subprocess
 import sys
@@ -224,7 +225,8 @@ def test_held_out_photos_are_watched_as_the_average_sees_them(stage):
             assert abs(h['ab'] - scored[h['step']]['ab']) > 1e-4, 'the average is not what is trained'
     final = figures(gen, watch.batch)
     for k in watch.keys:
-        assert watch.history[-1][k] == pytest.approx(final[k], abs=1e-4), 'after training the generator holds the average'
+        assert watch.history[-1][k] == pytest.approx(final[k], abs=1e-4), (
+            'after training the generator holds the average')
     x, _ = dls.valid.one_batch()
     assert len(watch.batch[0]) == 3 and torch.equal(watch.batch[0][:2], x[:2])
     assert [n for n in learn.recorder.metric_names
@@ -259,7 +261,8 @@ def test_evaluate_on_the_command_line(tmp_path):
         assert words in done.stdout
     assert Image.open(tmp_path/'s.png').width > 3 * 3 * 150 and Image.open(tmp_path/'f.png').width > 400
     as_it_is = next(row for row in r['frontier'] if row['factor'] == 1)
-    assert as_it_is['ab'] == pytest.approx(r['ab'] / r['ab_grey']) and as_it_is['cf'] == pytest.approx(r['cf'] / r['cf_truth'])
+    assert as_it_is['ab'] == pytest.approx(r['ab'] / r['ab_grey'])
+    assert as_it_is['cf'] == pytest.approx(r['cf'] / r['cf_truth'])
     assert r['others'][0]['frontier'] == r['frontier'] and 'chroma times' in done.stdout
     for wrong, why in ('--sizes 32', 'at least two'), ('--sizes 32,x',
                                                        'list of numbers'), ('--protocol mine',

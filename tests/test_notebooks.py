@@ -1,4 +1,5 @@
-"""Every notebook runs, each in a process of its own: by nbdev-test, or where nbdev is not (Colab) in a kernel of Jupyter.
+"""Every notebook runs, each in a process of its own: by nbdev-test, or where nbdev is not (Colab)
+in a kernel of Jupyter.
 
 The course runs in smoke mode, also where there is a GPU."""
 import faulthandler
@@ -28,13 +29,14 @@ limits = {'': 300, 'cuda': 300, 'slow': 1000}
 
 
 # The processes are forks of one that has imported the library: that saves each of them five seconds.
-forked = multiprocessing.get_context('forkserver' if 'forkserver' in multiprocessing.get_all_start_methods() else 'spawn')
+start_method = 'forkserver' if 'forkserver' in multiprocessing.get_all_start_methods() else 'spawn'
+forked = multiprocessing.get_context(start_method)
 
 
 @pytest.fixture(autouse=True)
 def temporary(monkeypatch):
-    """Where a notebook keeps its temporary folders: they end with it, and together they would fill a small disk. The name
-    is short, for the names of sockets in it may have 107 characters."""
+    """Where a notebook keeps its temporary folders: they end with it, and together they would fill
+    a small disk. The name is short, for the names of sockets in it may have 107 characters."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         monkeypatch.setenv('TMPDIR', folder)
         yield
@@ -52,8 +54,9 @@ def run(notebook, record, flags=''):
 
 
 def finished(notebook, flags):
-    """Whether a notebook failed, the end of what it said, and the processor's seconds. One that takes too long is ended, and
-    says where each of its threads was: on virtual machines whole processes have stood still in a page fault."""
+    """Whether a notebook failed, the end of what it said, and the processor's seconds. One that
+    takes too long is ended, and says where each of its threads was: on virtual machines whole
+    processes have stood still in a page fault."""
     output, spent = Path(os.environ['TMPDIR'])/'output', forked.Value('d')
     process = forked.Process(target=inside, args=(notebook, flags, output, dict(os.environ), spent))
     process.start()

@@ -239,7 +239,9 @@ def test_it_can_be_installed(address):
     assert manifest['display'] == 'standalone' and {i['sizes'] for i in manifest['icons']} == {'192x192', '512x512'}
     assert all(read(i['src'])[:4] == b'\x89PNG' for i in manifest['icons'])
     kept = worker.split("SHELL = '")[1].split("'")[0].split()
-    assert all(read(n) is not None for n in kept) and {'./', 'page.js', 'colour.js', 'hints.js', 'worker.js', 'ort.js', 'ort-gpu.js', 'network.json'} <= set(kept)
+    assert all(read(n) is not None for n in kept)
+    assert {'./', 'page.js', 'colour.js', 'hints.js', 'worker.js', 'ort.js', 'ort-gpu.js',
+            'network.json'} <= set(kept)
     assert json.loads(read('network.json'))['version'] in worker and 'VERSION' not in worker
 
 
@@ -267,15 +269,22 @@ def test_its_policy_holds(address):
         worker = next(w for w in page.workers if not w.url.endswith('sw.js'))
         assert page.evaluate(ask, other + 'page') == worker.evaluate(ask, other + 'worker') == 'refused'
         assert asked == []
-        page.evaluate("""() => { document.body.insertAdjacentHTML('beforeend', '<p id="slipped" style="color: rgb(1, 2, 3)">x</p>');
-            const s = document.createElement('script'); s.textContent = 'window.slipped = 1'; document.body.append(s); }""")
-        assert page.evaluate("[getComputedStyle(slipped).color === 'rgb(1, 2, 3)', window.slipped === 1]") == [False, False]
+        page.evaluate("""() => {
+            document.body.insertAdjacentHTML('beforeend',
+                '<p id="slipped" style="color: rgb(1, 2, 3)">x</p>');
+            const s = document.createElement('script');
+            s.textContent = 'window.slipped = 1';
+            document.body.append(s); }""")
+        slipped = page.evaluate("[getComputedStyle(slipped).color === 'rgb(1, 2, 3)', "
+                                "window.slipped === 1]")
+        assert slipped == [False, False]
         assert page.locator('[style*="--shape"]').count() == 1, 'what the page itself sets is set'
 
 
 @pytest.mark.parametrize(('rows', 'columns'), [(40, 56), (33, 20), (1, 5), (1, 1)])
 def test_hints_spread_as_in_python(address, rows, columns):
-    "The arithmetic alone, on lightness with edges and grain, and with a border on the prediction as the padding leaves it."
+    """The arithmetic alone, on lightness with edges and grain, and with a border on the prediction
+    as the padding leaves it."""
     rng, border = np.random.default_rng(3), 4
     L = (rng.uniform(30, 40, (rows, columns)) + 40 * (np.arange(columns) > columns // 2)).astype(np.float32)
     wide = rng.normal(0, 20, (2, rows + border, columns + border)).astype(np.float32)
@@ -287,9 +296,11 @@ def test_hints_spread_as_in_python(address, rows, columns):
             const {chromaOf, spread} = await import('./hints.js');
             const seen = {L: Float32Array.from(L), ab: Float32Array.from(ab), rows, columns, stride, width, height};
             const once = spread(seen, 1.5, hints), again = spread(seen, 1.5, hints);
-            return {ab: [...once.ab], same: once.ab.every((v, i) => v === again.ab[i]), none: [...spread(seen, 1, []).ab],
+            return {ab: [...once.ab], same: once.ab.every((v, i) => v === again.ab[i]),
+                    none: [...spread(seen, 1, []).ab],
                     colours: hints.map(h => chromaOf(h.colour))};
-        }""", dict(L=L.ravel().tolist(), ab=wide.ravel().tolist(), rows=rows, columns=columns, stride=columns + border, width=width,
+        }""", dict(L=L.ravel().tolist(), ab=wide.ravel().tolist(), rows=rows, columns=columns,
+                   stride=columns + border, width=width,
                    height=height, hints=[dict(x=x, y=y, colour=c) for x, y, c in hints]))
     ab = np.ascontiguousarray(wide[:, :rows, :columns])
     shaped = lambda values: np.reshape(values, ab.shape)
@@ -354,7 +365,8 @@ simulated = ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader']
 
 @pytest.fixture
 def small(site, tmp_path):
-    "The page with a network that sees 32 pixels, because a simulated graphics card is slow: its folder and its address."
+    """The page with a network that sees 32 pixels, because a simulated graphics card is slow: its
+    folder and its address."""
     out = shutil.copytree(site, tmp_path/'small')
     facts = json.loads((out/'network.json').read_text())
     (out/'network.json').write_text(json.dumps(facts | dict(size=32)))
@@ -378,7 +390,8 @@ def test_the_graphics_card_paints_the_same(small, tmp_path):
     src, url = photo(tmp_path, 'a.png', .2), small[1]
     facts, card = colorized_by(url + '?gpu=any', src, simulated)
     assert facts.endswith('by WebGPU')
-    for address, args in (url, simulated), (url + '?gpu=no', simulated), (url + '?gpu=any', ['--disable-gpu', '--disable-features=WebGPU']):
+    no_gpu = ['--disable-gpu', '--disable-features=WebGPU']
+    for address, args in (url, simulated), (url + '?gpu=no', simulated), (url + '?gpu=any', no_gpu):
         facts, processor = colorized_by(address, src, args)
         assert facts.endswith('by WebAssembly')
     assert np.abs(card - processor).max() <= 1 and np.ptp(card, axis=2).max() > 10

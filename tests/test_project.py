@@ -97,7 +97,8 @@ def listed():
 
 @pytest.mark.parametrize('notebook', listed(), ids=lambda p: p.stem)
 def test_readme_lists_the_thread_and_the_course(notebook, config):
-    title = ''.join(json.loads(notebook.read_text(encoding='utf-8'))['cells'][0]['source']).splitlines()[0].removeprefix('# ')
+    cells = json.loads(notebook.read_text(encoding='utf-8'))['cells']
+    title = ''.join(cells[0]['source']).splitlines()[0].removeprefix('# ')
     path = notebook.relative_to(root).as_posix()
     row = f'| [{title}]({path}) |', badge.format(path=path, **config.d)
     lines = (root/'README.md').read_text(encoding='utf-8').splitlines()
@@ -272,7 +273,8 @@ workflows = sorted((root/'.github'/'workflows').glob('*.yml'))
 
 @pytest.mark.parametrize('path', workflows, ids=lambda p: p.stem)
 def test_workflow(path):
-    "It parses; jobs end, and may write no more than they must; what they run is there; pip is never offered a second index beside PyPI."
+    """It parses; jobs end, and may write no more than they must; what they run is there; pip is
+    never offered a second index beside PyPI."""
     text = path.read_text(encoding='utf-8')
     workflow = yaml.safe_load(text)
     assert {'name', True, 'permissions', 'jobs'} <= workflow.keys() # YAML reads `on` as True
@@ -285,16 +287,21 @@ def test_workflow(path):
         for step in job['steps']:
             assert ('uses' in step) != ('run' in step)
             if step.get('uses', '').startswith('actions/checkout'): assert step['with']['persist-credentials'] is False
-            for file in re.findall(r'(?<![\w/])(?:\.github|\.ci|tools|tests)/[\w./-]+', step.get('run', '')): assert (root/file).exists(), file
+            named = re.findall(r'(?<![\w/])(?:\.github|\.ci|tools|tests)/[\w./-]+', step.get('run', ''))
+            for file in named: assert (root/file).exists(), file
 
 
 def test_what_is_published_is_built_by_pinned_tools():
     jobs = yaml.safe_load((root/'.github'/'workflows'/'release.yml').read_text(encoding='utf-8'))['jobs']
     runs = '\n'.join(step.get('run', '') for step in jobs['build']['steps'])
-    assert re.findall('pip install .*', runs) == ['pip install --require-hashes --no-deps --only-binary=":all:" -r .github/requirements/build.txt']
+    assert re.findall('pip install .*', runs) == [
+        'pip install --require-hashes --no-deps --only-binary=":all:" '
+        '-r .github/requirements/build.txt']
     assert '-m build --no-isolation' in runs
     uses = [step['uses'].partition('@')[0] for step in jobs['publish']['steps']]
-    assert uses[-3:] == ['actions/attest-build-provenance', 'actions/attest', 'pypa/gh-action-pypi-publish'] and not any('run' in s for s in jobs['publish']['steps'])
+    assert uses[-3:] == ['actions/attest-build-provenance', 'actions/attest',
+                         'pypa/gh-action-pypi-publish']
+    assert not any('run' in s for s in jobs['publish']['steps'])
     assert {'test', 'build', 'describe'} <= set(jobs['publish']['needs'])
     assert [name for name, job in jobs.items() if 'write' in job.get('permissions', {}).values()] == ['publish']
 
@@ -302,12 +309,14 @@ def test_what_is_published_is_built_by_pinned_tools():
 @pytest.mark.parametrize('path', sorted((root/'.github'/'requirements').glob('*.in')), ids=lambda p: p.stem)
 def test_tools_are_pinned_by_hash(path):
     from packaging.requirements import Requirement
-    entries = re.sub(r'\s*\\\n\s*', ' ', re.sub(r'(?m)^\s*#.*\n?', '', path.with_suffix('.txt').read_text(encoding='utf-8'))).split('\n')
+    text = re.sub(r'(?m)^\s*#.*\n?', '', path.with_suffix('.txt').read_text(encoding='utf-8'))
+    entries = re.sub(r'\s*\\\n\s*', ' ', text).split('\n')
     pinned = {}
     for entry in filter(None, map(str.strip, entries)):
         name, version, hashes = re.fullmatch(r'([\w.-]+)==(\S+)((?: --hash=sha256:[0-9a-f]{64})+)', entry).groups()
         pinned[name] = version
-    for wanted in map(Requirement, path.read_text(encoding='utf-8').split()): assert wanted.specifier.contains(pinned[wanted.name])
+    for wanted in map(Requirement, path.read_text(encoding='utf-8').split()):
+        assert wanted.specifier.contains(pinned[wanted.name])
 
 
 def test_ruff(): sh(sys.executable, '-m', 'ruff', 'check', '--no-cache', '.')
@@ -346,6 +355,7 @@ def test_constraint_from_colabs_list():
     constraint = runpy.run_path(root/'tools'/'colab.py')['constraint']
     assert constraint('numpy==2.1.3') == 'numpy==2.1.3'
     assert constraint('torch==2.11.0+cu128') == 'torch==2.11.0'
-    assert constraint('torch @ '
-                      'https://example.org/cu128/torch-2.11.0%2Bcu128-cp313-cp313-linux_x86_64.whl#sha256=0') == 'torch==2.11.0'
-    assert constraint('google-colab @ file:///colabtools/dist/google_colab-1.0.0.tar.gz') == constraint('# a comment') == ''
+    wheel = 'https://example.org/cu128/torch-2.11.0%2Bcu128-cp313-cp313-linux_x86_64.whl#sha256=0'
+    assert constraint(f'torch @ {wheel}') == 'torch==2.11.0'
+    assert constraint('google-colab @ file:///colabtools/dist/google_colab-1.0.0.tar.gz') == ''
+    assert constraint('# a comment') == ''

@@ -80,7 +80,8 @@ def test_same_pixels_for_everybody(name, tmp_path):
     colorized = np.asarray(read_photo(tmp_path/name).image.convert('RGB'))
     evaluated = np.asarray(photo_at(tmp_path/name))
     assert np.array_equal(trained_on, colorized) and np.array_equal(evaluated, colorized)
-    assert np.abs(colorized[0, 0] - np.array(first)).max() <= 1 and np.abs(colorized[-1, -1] - np.array(last)).max() <= 1
+    assert np.abs(colorized[0, 0] - np.array(first)).max() <= 1
+    assert np.abs(colorized[-1, -1] - np.array(last)).max() <= 1
 
 
 def test_transparency_comes_back(tmp_path):
@@ -95,7 +96,9 @@ deep = np.random.default_rng(0).integers(0, 65536, (20, 30, 4), dtype=np.uint16)
 
 def deep_png(a):
     "A PNG of 16 bits a channel, as any program writes it"
-    def chunk(kind, data): return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+    def chunk(kind, data):
+        checksum = struct.pack('>I', zlib.crc32(kind + data))
+        return struct.pack('>I', len(data)) + kind + data + checksum
     lines = np.insert(a.astype('>u2').view(np.uint8).reshape(len(a), -1), 0, 0, axis=1)
     head = struct.pack('>IIBBBBB', a.shape[1], len(a), 16, {2: 4, 3: 2, 4: 6}[a.shape[2]], 0, 0, 0)
     return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', head) + chunk(b'IDAT', zlib.compress(lines.tobytes()))
@@ -118,7 +121,8 @@ def test_16_bits_stay_16_bits(channels, tmp_path):
 def test_numbers_far_above_white_are_said():
     a = np.full((20, 20), .5, np.float32)
     a[0, 0] = 40
-    with pytest.warns(ColorganWarning, match='numbers up to 40, and nearly all of them are at most 0.5: 1 was taken for white'):
+    with pytest.warns(ColorganWarning, match='numbers up to 40, and nearly all of them are at most '
+                                             '0.5: 1 was taken for white'):
         assert np.asarray(read_photo(a).image)[1, 1] == 128
 
 
@@ -139,12 +143,15 @@ def test_an_eps_is_not_run(tmp_path):
 
 
 def pages(path, n, side=side):
-    plain('RGB', red).resize((side, side)).save(path, save_all=True, append_images=[plain('RGB', clay).resize((side, side))] * (n - 1))
+    first, other = (plain('RGB', color).resize((side, side)) for color in (red, clay))
+    first.save(path, save_all=True, append_images=[other] * (n - 1))
     return path
 
 
-@pytest.mark.parametrize('limit, most, sentence', [('pixels', 100, 'has more than 0 megapixels'), ('pages', 2, 'has 3 pages, more than 2'),
-                                                   ('bytes', 100, 'has more than 0 MB'), ('seconds', -1, 'takes longer than')])
+@pytest.mark.parametrize('limit, most, sentence', [('pixels', 100, 'has more than 0 megapixels'),
+                                                   ('pages', 2, 'has 3 pages, more than 2'),
+                                                   ('bytes', 100, 'has more than 0 MB'),
+                                                   ('seconds', -1, 'takes longer than')])
 def test_limits(limit, most, sentence, tmp_path, monkeypatch):
     path = pages(tmp_path/'scan.tif', 3)
     monkeypatch.setitem(limits, limit, most)
@@ -154,7 +161,8 @@ def test_limits(limit, most, sentence, tmp_path, monkeypatch):
 
 def test_pipes_and_empty_names_are_one_sentence(tmp_path):
     os.mkfifo(tmp_path/'pipe')
-    for path, sentence in (tmp_path/'pipe', 'is a pipe or a device'), ('/dev/zero', 'is a pipe or a device'), ('', "there is no ''"):
+    for path, sentence in ((tmp_path/'pipe', 'is a pipe or a device'),
+                           ('/dev/zero', 'is a pipe or a device'), ('', "there is no ''")):
         with pytest.raises(ColorganError, match=sentence): read_photo(path)
 
 

@@ -306,6 +306,14 @@ def test_no_recipe_is_judged_by_what_it_trained_on(asked, tmp_path, monkeypatch)
     assert trained and len(judged) == 3 and not set(trained) & set(judged)
 
 
+def test_sheet_of_photos_some_of_which_cannot_be_read(tmp_path):
+    (tmp_path/'broken.jpg').write_bytes(b'no photo')
+    race.draw([], tmp_path, [tmp_path/'broken.jpg', bundled_photos()[0]], 32)
+    assert (tmp_path/'sheet.png').stat().st_size > 1000
+    with pytest.raises(ColorganError, match='not one of the photos for the sheet can be read'):
+        race.draw([], tmp_path, [tmp_path/'broken.jpg'], 32)
+
+
 @pytest.mark.slow
 def test_a_comparison_that_is_killed_goes_on(tmp_path):
     "Killed while a recipe trains, it picks that one up and does not train the others again."
@@ -317,7 +325,9 @@ from colorgan.judge.race import compare_recipes
 from colorgan.recipes import replace
 small = dict(bs=2, gen_kw=dict(base=8), critic_kw=dict(base=8, n_down=1))
 ps = bundled_photos()
-compare_recipes(ps[2:], {str(tmp_path/'out')!r}, [replace('pix2pix', name=n, **small) for n in 'ab'], photos=400, size=32, valid=ps[:2], judges=False)
+compare_recipes(ps[2:], {str(tmp_path/'out')!r},
+                [replace('pix2pix', name=n, **small) for n in 'ab'],
+                photos=400, size=32, valid=ps[:2], judges=False)
 """
     p = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.DEVNULL)
     while p.poll() is None and not (tmp_path/'out'/'b'/'log.jsonl').exists(): time.sleep(.01)

@@ -1,5 +1,6 @@
-"""A training that is killed at any moment and resumed ends with the same weights, bit by bit, as one that was left alone. (All on the CPU: a GPU rounds
-the sums of one and the same step in changing order. `test_cuda.py` says how close it comes.)"""
+"""A training that is killed at any moment and resumed ends with the same weights, bit by bit, as
+one that was left alone. (All on the CPU: a GPU rounds the sums of one and the same step in changing
+order. `test_cuda.py` says how close it comes.)"""
 import hashlib
 import json
 import multiprocessing

@@ -40,7 +40,8 @@ class Server(http.server.BaseHTTPRequestHandler):
         if self.tag: self.send_header('ETag', self.tag)
         self.end_headers()
         for i in range(start, min(self.cut or len(self.content), len(self.content)), 100_000 if not self.pause else 10):
-            self.wfile.write(self.content[i:min(self.cut or len(self.content), i + (100_000 if not self.pause else 10))])
+            end = min(self.cut or len(self.content), i + (100_000 if not self.pause else 10))
+            self.wfile.write(self.content[i:end])
             self.wfile.flush()
             time.sleep(self.pause)
     def log_message(self, *args): pass
@@ -58,7 +59,8 @@ def serving(**kwargs):
 
 def test_old_part_and_new_file_do_not_mix(tmp_path):
     with serving(cut=150_000) as server:
-        with pytest.raises(ColorganError, match='the connection broke off.*goes on where it was'): fetch(server.url, tmp_path/'x')
+        with pytest.raises(ColorganError, match='the connection broke off.*goes on where it was'):
+            fetch(server.url, tmp_path/'x')
         server.content, server.tag, server.cut = other, '"2"', None
         assert fetch(server.url, tmp_path/'x').read_bytes() == other
         assert server.asked == [(0, None), (150_000, '"1"')]
@@ -83,7 +85,8 @@ def test_cut_without_a_length_is_noticed(tmp_path):
     with serving(length=False, cut=1000) as server:
         with pytest.raises(ColorganError, match='does not say how long the file is'): fetch(server.url, tmp_path/'x')
         md5 = hashlib.md5(blob).hexdigest()
-        with pytest.raises(ColorganError, match='checksum differs, or it is cut off'): fetch(server.url, tmp_path/'x', md5)
+        with pytest.raises(ColorganError, match='checksum differs, or it is cut off'):
+            fetch(server.url, tmp_path/'x', md5)
         server.cut = None
         assert fetch(server.url, tmp_path/'x', md5).read_bytes() == blob
 
@@ -98,7 +101,8 @@ def test_slow_server_is_given_up(tmp_path):
 def test_several_that_download_the_same_file(tmp_path):
     results = []
     with serving(pause=0) as server:
-        threads = [threading.Thread(target=lambda: results.append(fetch(server.url, tmp_path/'x').read_bytes())) for _ in range(8)]
+        def ask(): results.append(fetch(server.url, tmp_path/'x').read_bytes())
+        threads = [threading.Thread(target=ask) for _ in range(8)]
         for t in threads: t.start()
         for t in threads: t.join()
         assert results == [blob] * 8 and len(server.asked) == 1
@@ -128,7 +132,8 @@ def test_archives_do_not_unfold_without_limit(tmp_path):
     (tmp_path/'zeros').write_bytes(bytes(60_000_000))
     with tarfile.open(tmp_path/'a.tgz', 'w:gz') as t: t.add(tmp_path/'zeros', 'zeros')
     for name in 'a.zip', 'a.tgz':
-        with pytest.raises(ColorganError, match='unfolds to more than 50 times its size'): unpack(tmp_path/name, tmp_path/'out')
+        with pytest.raises(ColorganError, match='unfolds to more than 50 times its size'):
+            unpack(tmp_path/name, tmp_path/'out')
         assert not (tmp_path/'out').exists() and (tmp_path/name).exists()
 
 
@@ -172,11 +177,13 @@ def test_pretrained_in_a_model_reads_nothing(tmp_path, no_network):
 
 
 def test_mistyped_folder_asks_nobody(no_network, capsys):
-    with pytest.raises(ColorganError, match='there are no weights at run/model.*hf:owner/name'): find_weights('run/model')
+    with pytest.raises(ColorganError, match='there are no weights at run/model.*hf:owner/name'):
+        find_weights('run/model')
     assert main(['colorize', str(light/'model.json'), '--weights', 'run/model', '--out', '-']) == 2
 
 
-@pytest.mark.parametrize('field, value', [('stride', '0'), ('stride', '-32'), ('stride', 'many'), ('size', str(10**9)), ('size', '')])
+@pytest.mark.parametrize('field, value', [('stride', '0'), ('stride', '-32'), ('stride', 'many'),
+                                          ('size', str(10**9)), ('size', '')])
 def test_graph_of_a_stranger(field, value, tmp_path):
     model = onnx.load(light/'model.onnx')
     props = {p.key: p.value for p in model.metadata_props} | {field: value}

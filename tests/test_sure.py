@@ -34,14 +34,18 @@ def test_the_network_is_loaded_once(tmp_path, monkeypatch):
 
 def test_guesses_stay_pale(tmp_path):
     photo = next(p for p in bundled_photos() if p.stem == 'astronaut')
-    for how in 'colour', 'grey': assert main(['colorize', str(photo), '--out', str(tmp_path/f'{how}.png'), '--unsure', how]) == 0
+    for how in 'colour', 'grey':
+        out = str(tmp_path/f'{how}.png')
+        assert main(['colorize', str(photo), '--out', out, '--unsure', how]) == 0
     assert .3 < chroma(Image.open(tmp_path/'grey.png')) / chroma(Image.open(tmp_path/'colour.png')) < .97
     assert chroma(colorize(photo, unsure='grey')) == chroma(Image.open(tmp_path/'grey.png'))
 
 
 @pytest.mark.parametrize('words, said', [
-    (['a.jpg', 'b.jpg', '--out', 'x', '--sure', 's.png'], 'for one photo'), (['-', '--out', '-', '--sure', 's.png'], 'not in a pipe'),
-    ([str(photo), '--out', 'x.png', '--sure', 's.jpg'], 'goes into a PNG'), ([str(photo), '--out', 'x.png', '--unsure', 'blue'], 'invalid choice')])
+    (['a.jpg', 'b.jpg', '--out', 'x', '--sure', 's.png'], 'for one photo'),
+    (['-', '--out', '-', '--sure', 's.png'], 'not in a pipe'),
+    ([str(photo), '--out', 'x.png', '--sure', 's.jpg'], 'goes into a PNG'),
+    ([str(photo), '--out', 'x.png', '--unsure', 'blue'], 'invalid choice')])
 def test_what_cannot_be_is_one_sentence(tmp_path, monkeypatch, capsys, words, said):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr('sys.stdout.isatty', lambda: False, raising=False)
@@ -52,7 +56,8 @@ def test_what_cannot_be_is_one_sentence(tmp_path, monkeypatch, capsys, words, sa
 
 @pytest.mark.parametrize('result', results, ids=lambda r: r['weights'])
 def test_where_it_is_sure_it_errs_less(result):
-    "The figures were measured with the two numbers that the library has; where it is surer, it is right more often, beyond chance."
+    """The figures were measured with the two numbers that the library has; where it is surer, it is
+    right more often, beyond chance."""
     assert result['used'] == list(SURE), 'run benchmarks/sure.py again'
     first, last = result['curve'][0], result['curve'][-1]
     assert first['interval'][1] < last['interval'][0] and last['error'] < first['error'] / 2

@@ -17,7 +17,8 @@ def test_colorizing_with_the_light_install(): light()
 
 def test_a_console_without_letters_gets_their_numbers():
     code = "from colorgan.cli import main; import sys; sys.exit(main(['colorize', 'фото.jpg', '--out', 'x.png']))"
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, env={**os.environ, 'PYTHONIOENCODING': 'cp1252', 'PYTHONUTF8': '0'})
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True,
+                          env={**os.environ, 'PYTHONIOENCODING': 'cp1252', 'PYTHONUTF8': '0'})
     assert done.returncode == 2 and rb'\u0444\u043e\u0442\u043e.jpg' in done.stderr and done.stderr.count(b'\n') == 1
 
 

@@ -1,4 +1,5 @@
-"""Colab's `pip freeze` as a pip constraints file: `python tools/colab.py pip-freeze.txt > .github/colab-constraints.txt`."""
+"""Colab's `pip freeze` as a pip constraints file:
+`python tools/colab.py pip-freeze.txt > .github/colab-constraints.txt`."""
 import re
 import sys
 from pathlib import Path

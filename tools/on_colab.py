@@ -1,6 +1,8 @@
-"""The notebooks as a student opens them on Colab: the wheel, installed as their first cell does it, no nbdev, no clone, a stand-in for Drive.
+"""The notebooks as a student opens them on Colab: the wheel, installed as their first cell does it,
+no nbdev, no clone, a stand-in for Drive.
 
-`PYTHON tools/on_colab.py dist nbs`, with the Python of an environment that has Colab's versions; `make colab` makes one."""
+`PYTHON tools/on_colab.py dist nbs`, with the Python of an environment that has Colab's versions;
+`make colab` makes one."""
 import os
 import runpy
 import shutil

@@ -260,7 +260,7 @@ def deep_join(y, # luminance, float32 `(h, w)`, 0 to 1
 
 # %% ../../nbs/colour/01_chroma.ipynb #6d194370
 def toning(rgb, # uint8 `(h, w, 3)`, a small version of the photo
-          ) -> tuple: # rms distance of a and b from the parabolas, in Lab units; their coefficients, `(3, 2)`, for L / 100
+          ) -> tuple: # rms distance of a, b from the parabolas, Lab units; their coefficients, `(3, 2)`, for L / 100
     "How much color lightness does not explain, and the tone"
     lab = lab_of_levels(rgb).reshape(-1, 3)
     X = np.vander(lab[:, 0] / 100, 3)

@@ -104,7 +104,8 @@ def colourfulness(rgb, # RGB in [0, 1], shape `(n, 3, h, w)`
     r, g, b = (rgb.float() * 255).unbind(1)
     d = torch.stack([r - g, (r + g) / 2 - b], 1).flatten(2)
     if absolute: d = d.abs()
-    return d.var(2, correction=0).sum(1).sqrt() + .3 * d.mean(2).square().sum(1).sqrt()
+    mean = d.mean(2)
+    return (d - mean[..., None]).square().mean(2).sum(1).sqrt() + .3 * mean.square().sum(1).sqrt()
 
 # %% ../../nbs/colour/04_metrics.ipynb #01157697
 def hue_histogram(ab, # a and b, real units, shape `(n, 2, h, w)`

@@ -108,7 +108,7 @@ def saved(grey, s, generator=None):
 effects = {'ortho': None, 'soft': soft, 'grain': grain, 'fade': fade, 'jpeg': saved}
 
 def aged(rgb, # sRGB in [0, 1], shape `(n, 3, h, w)`, any device
-         strengths: dict, # effect: strength in 0…1 for each photo, shape `(n,)`, or one for all; those left out do nothing
+         strengths: dict, # effect: strength in 0…1 for each photo, `(n,)`, or one for all; those left out do nothing
          generator=None, # `torch.Generator` on the device of `rgb`
         ): # sRGB grey in [0, 1], shape `(n, 1, h, w)`
     "The grey photos after these effects; raises `ColorganError` with the known ones"

@@ -126,7 +126,7 @@ class Student:
                 if theirs is not None and hasattr(mine, 'shape') and mine.shape: mine[...] = theirs
             return unpack(reply['out'], self.function)
         return stand_in
-    def verdict(self, walk, n) -> tuple: # what is off, None: nothing; and whether it was judged in the student's process
+    def verdict(self, walk, n) -> tuple: # what is off, or None; and whether it was judged in the student's process
         "Judge the answer to an exercise"
         reply = self('get', n=n)
         self.unsent.clear()

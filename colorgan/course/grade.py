@@ -81,7 +81,7 @@ def notebooks(folder, judge) -> tuple: # walk-through: path; what is wrong with 
                    "was graded: keep one of them")
     return {walk: path for walk, books in found.items() for path in books.values()}, odd
 
-def grade_student(name, paths, judge, minutes, seen) -> dict: # `said`: by walk-through and exercise; and columns of the table
+def grade_student(name, paths, judge, minutes, seen) -> dict: # `said` by walk-through and exercise; the table's columns
     "Grade what one student handed in; `seen` has the fingerprints of weights, and whose they are"
     row = dict(said={}, walks=[], minutes=0., failed=[], run=[], card=[], inside=[])
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as tmp:

@@ -140,7 +140,7 @@ def _(answer):
 # %% ../../nbs/course/16_judges_build.ipynb #a330b359
 def score_change(change, # function of ab, `(n, 2, h, w)` in Lab units, that returns ab of the same shape
                  side=96,
-                ) -> tuple: # colorfulness divided by the truth's; CIEDE2000 divided by that of a factor with the same colorfulness
+                ) -> tuple: # colorfulness over the truth's; CIEDE2000 over that of a factor with the same colorfulness
     "How good a change of the colors of `light-l1` is, over the bundled photos"
     from colorgan.nets.weights import load_model
     space = get_space('lab')

@@ -155,7 +155,8 @@ def _(answer):
     for n, T in ((2, 1.), (2, .38), (5, .38), (40, .1), (7, 2.)):
         p = torch.rand(n, generator=dice) + .05
         p = p / p.sum()
-        true, got = AnnealedMean(torch.eye(n), T)(p.log().view(1, n, 1, 1)).flatten(), tried(answer, p.clone(), T, like=p)
+        true = AnnealedMean(torch.eye(n), T)(p.log().view(1, n, 1, 1)).flatten()
+        got = tried(answer, p.clone(), T, like=p)
         if torch.allclose(got, true, atol=1e-4): continue
         if T == 1: return 'at T = 1 the weights are the chances, unchanged'
         if abs(got.sum().item() - 1) > 1e-3:
@@ -225,7 +226,8 @@ def _(answer):
         if abs(got / true - 1) < .03: continue
         if abs(got / true / 60 - 1) < .03: return 'these are seconds'
         if abs(got / true * .8 - 1) < .03: return 'the held-out photos are not trained on'
-        if abs(got - .8 * items * first / rate / 60) < .03 * true or abs(got - .8 * items * second / rate / 60) < .03 * true:
+        one_stage = [.8 * items * epochs / rate / 60 for epochs in (first, second)]
+        if any(abs(got - minutes) < .03 * true for minutes in one_stage):
             return 'there are two stages'
         return (f'for {items:,} photos, {first} and {second} epochs and {rate:.0f} photos a '
                 f'second, {got:.3g} minutes are not right')

@@ -272,7 +272,8 @@ def _(answer):
     record = dict(model='A', fid=3.9, photos='ImageNet val', n=5000, size=256, resize='crop',
                   inception='torchvision')
     said = lambda **changes: tried(answer, record, record | dict(model='B', fid=5.1) | changes)
-    if said() is not True and said() != True: return 'it does not return True for two records that differ only in model and FID' # noqa: E712
+    if said() is not True and said() != True: # noqa: E712
+        return 'it does not return True for two records that differ only in model and FID'
     for key, other in dict(photos='COCO', n=50000, size=512, resize='squeeze',
                            inception='TensorFlow').items():
         if said(**{key: other}):

@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib import import_module
 from torch import nn
-from ..nets.encoder import folded, load_into, say_once, timm_state, weights_file
+from ..nets.encoder import (even_convs, folded, load_into, say_once, timm_state,
+                                   weights_file)
 from ..core import ColorganError
 
 # %% ../../nbs/judge/00_networks.ipynb #a122757a
@@ -41,7 +42,7 @@ class LiteView(nn.Module):
         import timm
         net = timm.create_model('tf_efficientnet_lite0', pretrained=False, num_classes=0)
         net = load_into(net, state, 'EfficientNet-Lite0')
-        self.net = folded(net.eval()).to(memory_format=torch.channels_last)
+        self.net = folded(even_convs(net).eval()).to(memory_format=torch.channels_last)
     @torch.inference_mode()
     def forward(self, *rgbs):
         small = torch.cat([F.interpolate(t, (224, 224), mode='bilinear', antialias=True)

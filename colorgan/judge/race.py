@@ -12,7 +12,7 @@ import csv, io, json, math
 import torch, torch.nn.functional as F
 from pathlib import Path
 from ..colorizer import Colorizer
-from ..evaluation import evaluate, in_batches, paint_batch, photo_at, rgb_tensor
+from ..evaluation import evaluate, in_batches, paint_batch, rgb_tensor
 from ..data import default_device, split_photos
 from ..photos.files import save_photo
 from ..core import ColorganError, check_number, make_folder, write_json, write_whole
@@ -71,7 +71,7 @@ def enter(recipe, # a `Recipe`
           how, # what else `train` is to be told
           size=64, # side of the photos
           judges=True, # see `evaluate`
-         ) -> dict: # what `evaluate` says, with `photos`, `seconds`, `parameters`, `mse` and `huber`; or `failed`, a sentence
+         ) -> dict: # as of `evaluate`, with `photos`, `seconds`, `parameters`, `mse`, `huber`; or `failed`, a sentence
     "Train and judge one recipe, or read its result; one that failed before is tried again"
     out, there = Path(out), Path(out)/'result.json'
     before = json.loads(there.read_text(encoding='utf-8')) if there.exists() else None
@@ -131,7 +131,7 @@ def rules(out, **asked):
 def compare_recipes(data, # photos, as `get_dls` takes them
                     out='comparison', # the folder to make, or to go on in
                     names='all', # recipes: 'all', 'ablation', names with commas between, or a list
-                    minutes=None, photos=None, # the budget of each: minutes of training (5 if neither is given), or photos seen
+                    minutes=None, photos=None, # the budget of each: minutes of training (5), or photos seen
                     size=64, # side of the photos
                     valid=.2, # photos to judge by, or the share of `data` that is held out
                     shown=None, # photos for the sheet; None: of those that are held out
@@ -212,8 +212,10 @@ def _write_tables(results, out):
 def draw(results, out, refs, # as above; the photos to show
          size=64, # their short side
         ):
-    "`sheet.png` in the folder `out`: a row for each photo, a column for each recipe, from grey to truth"
-    truths = [photo_at(r, size) for r in refs]
+    """`sheet.png` in the folder `out`: a row for each photo that can be read, a column for each
+    recipe, from grey to truth. Raises `ColorganError` if none can be read."""
+    truths = [im for batch in in_batches(refs, size) for _, im in batch]
+    if not truths: raise ColorganError('not one of the photos for the sheet can be read')
     there = [r['recipe'] for r in results if 'failed' not in r]
     columns = [[t.convert('L') for t in truths],
                *(paint_batch(Colorizer(Path(out)/name), truths) for name in there), truths]

@@ -161,9 +161,17 @@ def even_convs(net): # a network of timm, changed in place
             conv.__class__ = EvenConv
     return net
 
+# %% ../../nbs/nets/01_encoder.ipynb #5b0c9ad3
+def _pad_kernel(conv): # an `EvenConv`, changed in place
+    "The same function as an ordinary convolution"
+    conv.weight = nn.Parameter(F.pad(conv.weight, (1, 0, 1, 0)))
+    conv.padding = tuple(k // 2 for k in conv.kernel_size)
+    conv.kernel_size = tuple(k + 1 for k in conv.kernel_size)
+    conv.__class__ = nn.Conv2d
+
 # %% ../../nbs/nets/01_encoder.ipynb #23d858da
 def folded(net): # a network in evaluation mode, changed in place
-    "`net` with every batch norm that follows a convolution folded into it"
+    "`net` with batch norms folded into the convolutions before them, and the padding of `EvenConv` into its kernel"
     for parent in list(net.modules()):
         conv = None
         for name, m in list(parent.named_children()):
@@ -172,4 +180,6 @@ def folded(net): # a network in evaluation mode, changed in place
                 conv.weight, conv.bias = both.weight, both.bias
                 setattr(parent, name, getattr(m, 'act', nn.Identity()))
             conv = m
+    for conv in net.modules():
+        if type(conv) is EvenConv: _pad_kernel(conv)
     return net

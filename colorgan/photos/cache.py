@@ -178,8 +178,9 @@ def make_cache(data, # photos, as `photo_files` takes them
                workers=None, # processes; all cores if `None`
                say=print, # told how large it will be and what became of it
               ) -> Path: # `out`
-    """A photo cache of `data`; one of the same photos and size that is there already is kept. Interrupted, it goes on where it was. Raises
-    `ColorganError` if the disk is full or nothing can be read."""
+    """A photo cache of `data`; one of the same photos and size that is there already is kept.
+    Interrupted, it goes on where it was. Raises `ColorganError` if the disk is full or nothing
+    can be read."""
     refs, out, short = photo_files(data), Path(out), size * 9 // 8
     if not 8 <= size <= 4096:
         raise ColorganError(f'a cache for photos of {size} pixels makes no sense: choose a '
@@ -243,7 +244,8 @@ def cache_folder() -> Path:
 def _called(parts):
     "The same name for the same data, whatever has become of it since"
     spec = [os.path.abspath(d) if os.path.exists(str(d)) else str(d) for d in parts]
-    return f"{Path(spec[0]).stem[:60]}-{hashlib.sha256(json.dumps(spec).encode('utf8', 'surrogateescape')).hexdigest()[:10]}"
+    digest = hashlib.sha256(json.dumps(spec).encode('utf8', 'surrogateescape')).hexdigest()
+    return f'{Path(spec[0]).stem[:60]}-{digest[:10]}'
 
 def cached(data, # photos, as `photo_files` takes them
            size=256, # side of the squares that will be cut from it

@@ -83,7 +83,7 @@ class Photo:
     "A photo, upright: its picture, and what else belongs to it"
     image: Image.Image # mode 'L' or 'RGB'
     alpha: Image.Image = None # transparency, mode 'L', if there is any
-    info: dict = field(default_factory=dict) # `exif`, `xmp`, `iptc`, `icc_profile`, `dpi`, `comment` and `text`, if the file had them
+    info: dict = field(default_factory=dict) # `exif`, `xmp`, `iptc`, `icc_profile`, `dpi`, `comment`, `text`, if any
     deep: np.ndarray = None # the sRGB levels of a 16-bit photo: uint16, `(h, w)` or `(h, w, 3)`
     lost: list = field(default_factory=list) # what else was in the file, as phrases
     def finish(self,

@@ -17,7 +17,8 @@ from io import BufferedReader, BytesIO, RawIOBase
 from pathlib import Path
 from urllib.error import HTTPError
 import numpy as np
-from .refs import CachePhoto, ZipPhoto, open_zip, has_lab_arrays, is_cache, lab_photos, open_cache, stl_photos
+from .refs import (CachePhoto, ZipPhoto, open_zip, has_lab_arrays, is_cache,
+                                  lab_photos, open_cache, stl_photos)
 from ..core import ColorganError, fetch, open_url, photo_name
 from .files import opened, read_some, suffixes
 
@@ -311,8 +312,10 @@ def other_files(path) -> list: # paths or references
 # %% ../../nbs/photos/02_sources.ipynb #8dba0110
 def _in_list(path):
     "The photos that a `.txt` or `.csv` names, in its order"
-    try: rows = list(csv.reader(Path(path).read_text('utf-8-sig').splitlines())) if Path(path).suffix.lower() == '.csv' else \
-                [[line.strip()] for line in Path(path).read_text('utf-8-sig').splitlines()]
+    try:
+        lines = Path(path).read_text('utf-8-sig').splitlines()
+        is_table = Path(path).suffix.lower() == '.csv'
+        rows = list(csv.reader(lines)) if is_table else [[line.strip()] for line in lines]
     except (OSError, UnicodeDecodeError, csv.Error) as e:
         raise ColorganError(f'{photo_name(path)} cannot be read as a list of photos: {e}') from e
     rows = [r for r in rows if r and r[0]]
@@ -365,5 +368,6 @@ def measured(name, # of the results, as 'bench_data'
     `ColorganError` if they cannot be had."""
     kept = next((k for f in folders if (k := Path(f)/f'{name}.json').exists()), None)
     if kept is None:
-        kept = fetch(f'https://raw.githubusercontent.com/colorgan/colorgan/main/nbs/results/{name}.json', data_folder()/'results'/f'{name}.json')
+        url = f'https://raw.githubusercontent.com/colorgan/colorgan/main/nbs/results/{name}.json'
+        kept = fetch(url, data_folder()/'results'/f'{name}.json')
     return json.loads(kept.read_text(encoding='utf-8'))

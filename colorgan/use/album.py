@@ -148,7 +148,7 @@ class Report:
     there: int = 0 # left alone, because the result was there already
     failed: list = field(default_factory=list) # a sentence for each photo that failed
     rate: float = 0. # photos per second
-    left: list = field(default_factory=list) # names of what else is in the folders: no photo that can be read, or a result
+    left: list = field(default_factory=list) # names of what else is in the folders: no readable photo, or a result
     said: dict = field(default_factory=dict) # what is to be said of results, as phrases, each with the names of photos
 
 # %% ../../nbs/use/00_album.ipynb #956623ac

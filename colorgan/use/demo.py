@@ -40,7 +40,8 @@ def _show_colorized(out, photos):
 
 # %% ../../nbs/use/04_demo.ipynb #044d2be1
 def _train_briefly(out, photos, minutes, size=96):
-    "Train both stages for `minutes` together into `out/run`, two photos held out; the run's folder, a new one each time"
+    """Train both stages for `minutes` together into `out/run`, two photos held out; the run's
+    folder, a new one each time"""
     from colorgan.run import train
     held, rest = photos[:2], photos[2:]
     run = next(f for i in count(1) if not (f := out/(f'run-{i}' if i > 1 else 'run')).exists())
