@@ -445,3 +445,15 @@ def old_photos(weights, # as `Colorizer` takes them
 def _aged(im, strengths, device):
     grey = aged(rgb_tensor([im], device), strengths, torch.Generator(device).manual_seed(0))[0, 0]
     return Image.fromarray((grey * 255).round().byte().cpu().numpy())
+
+# %% ../nbs/11_evaluation.ipynb #c0e70002
+def steeper(net, # a function from lightness to chroma, as `network` gives it
+            knee, # chroma in Lab units; 0: a factor for all colors
+            k):
+    "`net` with its chroma `k` times as steep above the knee, and as it is below"
+    def chroma(L):
+        ab = net(L)
+        C = np.hypot(ab[:, :1], ab[:, 1:])
+        return ab * (np.maximum(C, knee + k * (C - knee)) / np.maximum(C, 1e-3)).astype(np.float32)
+    chroma.size, chroma.stride = net.size, net.stride
+    return chroma

@@ -1,5 +1,6 @@
 """The benchmarks run and say everything that they measure. How fast something is no test says: run them for that."""
 import itertools
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,22 @@ def test_evaluate(tmp_path):
     facts = bench_evaluate(json_file=tmp_path/'facts.json', items=2, rounds=1)
     assert ratios(facts) == ['evaluate_ratio'] and all(r > 0 for r in facts['photos_per_s'].values())
     assert {'ab', 'ssim', 'de2000_grey'} <= facts['differ'].keys() and max(facts['differ'].values()) < 1e-3
+
+
+def test_curve(tmp_path):
+    """A factor of 1 and a curve as steep as before change nothing; a steeper curve leaves faint
+    colors as they are, and a factor does not."""
+    from colorgan.evaluation import steeper
+    from curve import bench_curve
+    found, = bench_curve(['bundled'], tmp_path/'curve.json', items=2)
+    assert json.loads((tmp_path/'curve.json').read_text()) == [found] and found['n'] == 2
+    factor, curve = found['rows']['factor'], found['rows']['curve']
+    assert factor[0] == curve[0] and factor[-1]['cf'] > curve[-1]['cf'] > curve[0]['cf']
+    ab = np.array([3, 20, 4, 15], np.float32).reshape(1, 2, 1, 2) # chroma 5 and 25
+    net = lambda L: ab
+    net.size = net.stride = 32
+    assert np.allclose(np.hypot(*steeper(net, 15, 3)(None)[0, :, 0]), [5, 45])
+    assert np.allclose(np.hypot(*steeper(net, 0, 3)(None)[0, :, 0]), [15, 75])
 
 
 def test_bad_input_gets_a_sentence(tmp_path):
