@@ -44,7 +44,8 @@ def _words(p, *names):
                      "(default: light, small and bundled; train's default recipe is "
                      "resnet18-two-stage)"),
         size=dict(type=int, metavar='N', help='short side in pixels'),
-        device=dict(metavar='D', help='cpu, cuda or mps (default: the best there is)'),
+        device=dict(metavar='D', help='cpu, cuda or mps (default: the best there is; to colorize '
+                    'with weights that have an ONNX file: cpu)'),
         json=dict(metavar='FILE', help='write the scores there, too'),
         overwrite=dict(action='store_true', help='write over files that are there already'))
     for n in names: p.add_argument(f'--{n}', **shared[n])

@@ -119,7 +119,7 @@ def named(weights):
 
 # %% ../nbs/10_colorizer.ipynb #2df635d3
 def network(weights, # bundled weights by name, a model folder, a run, an ONNX file, a `Generator`, or a function
-            device=None): # 'cpu', 'cuda', …; None: the best there is
+            device=None): # 'cpu', 'cuda', …; None: the CPU if there is an ONNX file, else the best there is
     "The function from lightness to chroma that `weights` stand for"
     if isinstance(weights, (str, os.PathLike)):
         if Path(weights).suffix == '.onnx' and Path(weights).is_file(): net = OnnxNet(weights)
@@ -152,7 +152,7 @@ class Colorizer:
     def __init__(self,
                  weights='light', # bundled weights by name, a model folder, a run, a generator, or a function
                  size=None, # short side that the network sees, in pixels; None: as it was trained; larger: finer edges
-                 device=None): # 'cpu', 'cuda', …; None: the best there is
+                 device=None): # as for `network`
         if size is not None: size = check_number('size', size, 16, 4096, int)
         self.net = network(weights, device)
         trained = getattr(self.net, 'size', None) or 256
@@ -275,7 +275,7 @@ def colorize(photo, # path, open file, bytes, PIL image, or array with rows firs
              weights='light', # as for `Colorizer`: small and bundled (`train` trains 'resnet18-two-stage' by default)
              size=None, # short side of what the network sees; None: as it was trained
              saturation=1., # 0 leaves it grey, 2 is twice as colorful
-             device=None, # 'cpu', 'cuda', …; None: the best there is
+             device=None, # as for `network`
              hints=(), # colors at pixels of the photo: `(x, y, '#rrggbb')`
              mark=True, keep_tone=False, unsure='colour', # as in a call of `Colorizer`
             ): # PIL image of the photo's own size
