@@ -10,31 +10,28 @@ import numpy as np
 
 from colorgan.colorizer import Colorizer, network
 from colorgan.core import ColorganError, check_number, write_json
-from colorgan.evaluation import score_set, steeper
-from colorgan.judge.networks import Judges, set_scores
+from colorgan.evaluation import frontier, score_set, steeper
+from colorgan.judge.networks import Judges
 from colorgan.photos.sources import photo_files
 
 KNEES = {'factor': 0, 'curve': 15} # chroma, in Lab units, above which colors are made stronger
 STRENGTHS = (1, 1.25, 1.5, 1.75, 2, 2.5, 3, 4, 6)
 
 
-def curve_rows(refs, weights='light', strengths=STRENGTHS):
-    """For both ways and each strength: colorfulness over the truth's; ab, CIEDE2000 and Fréchet
-    distance over grey's; `off`, by how much a photo's colorfulness misses, over the truth's"""
-    net = network(weights, 'cpu')
-    colorizers = {(way, k): Colorizer(steeper(net, knee, k))
-                  for way, knee in KNEES.items() for k in strengths}
+def curve_rows(refs, weights='light'):
+    """The `frontier` of both ways, and in each row `off`: by how much a photo's colorfulness misses,
+    over the truth's mean"""
+    net, named = network(weights, 'cpu'), lambda way, k: way if k == 1 else (way, k) # as in `score_set`
+    colorizers = {named(way, k): Colorizer(steeper(net, knee, k))
+                  for way, knee in KNEES.items() for k in STRENGTHS}
     tables, *_ = score_set(colorizers, refs, judges=Judges())
-    grey, truth, views = tables.scores['grey'], tables.scores['truth']['cf'], tables.views
-    far = set_scores(views['grey'], views['truth']).get('frechet')
-    rows = {way: [] for way in KNEES}
-    for way, k in colorizers:
-        own = tables.scores[way, k]
-        row = dict(strength=k, cf=own['cf'].mean() / truth.mean(),
-                   off=np.abs(own['cf'] - truth).mean() / truth.mean(),
-                   **{m: own[m].mean() / grey[m].mean() for m in ('ab', 'de2000')})
-        if far: row['frechet'] = set_scores(views[way, k], views['truth'])['frechet'] / far
-        rows[way].append({m: round(float(v), 4) for m, v in row.items()})
+    truth, rows = tables.scores['truth']['cf'], {}
+    for way in KNEES:
+        rows[way] = frontier(tables, way, STRENGTHS)
+        for row in rows[way]:
+            own = tables.scores[named(way, row['factor'])]['cf']
+            row['off'] = float(np.abs(own - truth).mean() / truth.mean())
+        rows[way] = [{m: round(v, 4) for m, v in row.items()} for row in rows[way]]
     return rows
 
 
