@@ -101,8 +101,14 @@ def colourfulness(rgb, # RGB in [0, 1], shape `(n, 3, h, w)`
                   absolute=False, # the variant with |R-G| and |yb|, as in DDColor's tables
                  ): # for each photo, shape `(n,)`; 0 for grey
     "Colorfulness (Hasler and Süsstrunk 2003)"
+    return _spread(_opponents(rgb), absolute)
+
+def _opponents(rgb): # to `(n, 2, pixels)`
+    "R - G and (R + G) / 2 - B of every pixel"
     r, g, b = (rgb.float() * 255).unbind(1)
-    d = torch.stack([r - g, (r + g) / 2 - b], 1).flatten(2)
+    return torch.stack([r - g, (r + g) / 2 - b], 1).flatten(2)
+
+def _spread(d, absolute=False): # of `_opponents`
     if absolute: d = d.abs()
     mean = d.mean(2)
     return (d - mean[..., None]).square().mean(2).sum(1).sqrt() + .3 * mean.square().sum(1).sqrt()
@@ -137,10 +143,10 @@ def score_photos(rgb, # results, RGB in [0, 1], shape `(n, 3, h, w)`
     "Every metric of every photo"
     lab, true_lab = (rgb_to_lab(t) if known is None else known
                      for t, known in ((rgb, lab), (truth, true_lab)))
-    ab, true_ab = lab[:, 1:], true_lab[:, 1:]
+    ab, true_ab, opponents = lab[:, 1:], true_lab[:, 1:], _opponents(rgb)
     return dict(ab=ab_distance(ab, true_ab), psnr=psnr(rgb, truth), ssim=ssim(rgb, truth),
                 de2000=ciede2000(lab, true_lab).mean((1, 2)),
-                cf=colourfulness(rgb), cf_abs=colourfulness(rgb, True),
+                cf=_spread(opponents), cf_abs=_spread(opponents, True),
                 hue=hue_distance(ab, true_ab), warm=warm_bias(ab, true_ab))
 
 # %% ../../nbs/colour/04_metrics.ipynb #36ba4197

@@ -140,8 +140,8 @@ def judge_folders(truth, # folder or zip of the true photos
         if resized[name]:
             notes.append(f'{name}: {resized[name]} results had another size than their photo, and '
                          'were resized')
-        if (mean := np.mean(off[name])) > 1:
-            notes.append(f'{name} changes the lightness, by {mean:.1f} on average (0 to 100)')
+        if off[name] > 1:
+            notes.append(f'{name} changes the lightness, by {off[name]:.1f} on average (0 to 100)')
     out = dict(protocol=protocol_name(how['size'], how['square'], len(stems), digest), n=len(stems),
                rows=_rows(tables, results), notes=notes)
     shown = stems[::-(-len(stems) // 12)]
@@ -151,17 +151,15 @@ def judge_folders(truth, # folder or zip of the true photos
     if page: write_whole(page, blind_page(shown, found, results, how).encode())
     return out
 
-def _lightness_apart(a, b): # PIL images of the same size
-    "Mean distance of L, 0 to 100"
-    one, other = (rgb_to_lab(rgb_tensor([im]))[:, 0] for im in (a, b))
-    return float((one - other).abs().mean())
-
 def _scored(stems, found, results, how, device, judges):
     "`(tables, results resized, how far lightness is off, a digest of the photos)`"
     more = [f for f in chroma_factors if f != 1]
     tables = Tables([*results, *((n, f) for n in results for f in more)], device,
                     Judges(device) if judges else None)
-    resized, off, digest = dict.fromkeys(results, 0), {n: [] for n in results}, hashlib.sha256()
+    resized, digest = dict.fromkeys(results, 0), hashlib.sha256()
+    def score(rgb, truth, lab, true_lab):
+        off = (lab[:, 0] - true_lab[:, 0]).abs().mean((1, 2))
+        return tables.score(rgb, truth, lab, true_lab) | {'lightness': off}
     for i in range(0, len(stems), 16):
         full = [open_photo(found['truth'][s]) for s in stems[i:i + 16]]
         truths = [photo_at(im, **how) for im in full]
@@ -171,12 +169,13 @@ def _scored(stems, found, results, how, device, judges):
             got = [_result(found[name][s], im.size) for s, im in zip(stems[i:i + 16], full)]
             resized[name] += sum(changed for _, changed in got)
             ims = [photo_at(im, **how) for im, _ in got]
-            off[name] += map(_lightness_apart, ims, truths)
-            tables.add(name, ims)
+            tables.add(name, ims, score)
             for f in more:
                 scaled = [_scaled(im, f) for im in ims]
                 tables.add((name, f), scaled, frontier_scores)
-    return tables.close(), resized, off, digest.hexdigest()[:8]
+    scores = tables.close().scores
+    off = {n: scores[n].pop('lightness').mean() for n in results}
+    return tables, resized, off, digest.hexdigest()[:8]
 
 def _rows(tables, results):
     "What is known of each name, the best in CIEDE2000 first"
