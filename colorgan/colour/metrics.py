@@ -113,6 +113,12 @@ def _spread(d, absolute=False): # of `_opponents`
     mean = d.mean(2)
     return (d - mean[..., None]).square().mean(2).sum(1).sqrt() + .3 * mean.square().sum(1).sqrt()
 
+# %% ../../nbs/colour/04_metrics.ipynb #b433f3c5
+def both_colourfulness(rgb) -> dict: # as for `colourfulness`
+    "Colorfulness in both variants: `cf`, and the absolute one as `cf_abs`"
+    d = _opponents(rgb)
+    return dict(cf=_spread(d), cf_abs=_spread(d, True))
+
 # %% ../../nbs/colour/04_metrics.ipynb #01157697
 def hue_histogram(ab, # a and b, real units, shape `(n, 2, h, w)`
                   bins=36, grey=8., # chroma below which a pixel counts as grey
@@ -143,10 +149,10 @@ def score_photos(rgb, # results, RGB in [0, 1], shape `(n, 3, h, w)`
     "Every metric of every photo"
     lab, true_lab = (rgb_to_lab(t) if known is None else known
                      for t, known in ((rgb, lab), (truth, true_lab)))
-    ab, true_ab, opponents = lab[:, 1:], true_lab[:, 1:], _opponents(rgb)
+    ab, true_ab = lab[:, 1:], true_lab[:, 1:]
     return dict(ab=ab_distance(ab, true_ab), psnr=psnr(rgb, truth), ssim=ssim(rgb, truth),
                 de2000=ciede2000(lab, true_lab).mean((1, 2)),
-                cf=_spread(opponents), cf_abs=_spread(opponents, True),
+                **both_colourfulness(rgb),
                 hue=hue_distance(ab, true_ab), warm=warm_bias(ab, true_ab))
 
 # %% ../../nbs/colour/04_metrics.ipynb #36ba4197

@@ -120,7 +120,7 @@ def timm_state(name): # as timm calls it
 
 # %% ../../nbs/nets/01_encoder.ipynb #699e9af7
 def timm_net(name, # as timm calls it
-             pretrained=True, # True: ImageNet weights if they can be had; False: random; or a file in timm's names
+             pretrained=True, # True: ImageNet weights if they can be had; False: random; or a file or tensors of it
              **kwargs): # for `timm.create_model`, as `features_only=True`
     "The network `name` of timm"
     import timm
@@ -128,7 +128,8 @@ def timm_net(name, # as timm calls it
         raise ColorganError(f'timm has no network {name!r}: choose one that timm.list_models() lists')
     net = timm.create_model(name, pretrained=False, **kwargs)
     if not pretrained: return net
-    state = timm_state(name) if pretrained is True else _read_state(pretrained)
+    state = (timm_state(name) if pretrained is True else
+             pretrained if isinstance(pretrained, dict) else _read_state(pretrained))
     return _without(net, name) if state is None else load_into(net, state, name)
 
 # %% ../../nbs/nets/01_encoder.ipynb #eb51b669
