@@ -35,7 +35,7 @@ from .engine.order import callback_of
 from .gan import gan_learner
 from .generator import create_gen
 from .pretrain import pretrain_learner
-from .nets.weights import fill, load_tensors, read_model_json, save_model, versions
+from .nets.weights import fill, load_tensors, save_model, versions
 from .recipes import get_recipe, recipe_from, replace
 from .visualize import loss_curves, show_sheet
 
@@ -322,8 +322,6 @@ def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
                  **size_fields(size),
                  bs=None if bs == 'auto' else bs)
     if init and recipe.freeze_bn == 'none': changes = dict(freeze_bn='all') | changes
-    if init and not read_model_json(init)['recipe'].recognition: # its encoder has forgotten
-        changes = dict(recognition=0.) | changes
     asked |= {f'{stage}_epochs': 0 for stage, m in minutes.items() if m == 0}
     recipe = replace(recipe, **{k: v for k, v in asked.items() if v is not None}, **changes)
     wanted = [stage for stage in minutes if minutes[stage] or getattr(recipe, f'{stage}_epochs')]

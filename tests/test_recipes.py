@@ -49,14 +49,14 @@ def test_the_table_is_complete(): assert set(small) == set(recipes)
 @pytest.mark.parametrize('name', ['light', 'light-l1'])
 def test_the_weights_in_the_package_are_what_their_commands_make(name):
     """The last training among the commands in `model.json` takes the recipe of the catalogue, with
-    the fields that it sets, with the batch norms held, and without recognition, as `init` has it."""
+    the fields that it sets, and with the batch norms held, as `init` has it."""
     info = read_model_json(name)
     *_, last = (shlex.split(line) for line in info['command'].splitlines() if line.startswith('colorgan train'))
     said = vars(parser().parse_args(last[1:]))
     changes = {k: said[k] for k in ('pretrain_epochs', 'gan_epochs') if said[k] is not None}
     assert said['recipe'] == name and said['init']
     changes |= dict(w.split('=') for w in said['set'] or ())
-    assert info['recipe'] == replace(name, freeze_bn='all', recognition=0., **changes)
+    assert info['recipe'] == replace(name, freeze_bn='all', **changes)
 
 
 @pytest.fixture(scope='module')
