@@ -430,9 +430,11 @@ def _judge(a):
     for earlier in a.also: read_verdict(earlier)
     verdict = judge_folders(a.truth, dict(named), a.size, a.protocol, a.device, sheet=a.sheet,
                             frontier_to=a.frontier, page=a.page)
-    for earlier in a.also: verdict = merged(verdict, earlier)
-    print(verdict_table(verdict))
-    if a.json: write_json(a.json, verdict)
+    try:
+        for earlier in a.also: verdict = merged(verdict, earlier)
+    finally: # what was judged is kept, even if an earlier verdict does not fit
+        print(verdict_table(verdict))
+        if a.json: write_json(a.json, verdict)
 
 # %% ../nbs/12_cli.ipynb #e3224578
 def _judge_words(p):
@@ -450,8 +452,8 @@ def _judge_words(p):
     p.add_argument('--page', metavar='HTML',
                    help='write a blind test there, one page to send to friends')
     p.add_argument('--with', dest='also', action='append', default=[], metavar='JSON',
-                   help="an earlier verdict's rows in the same table; refused if its protocol "
-                        'was another')
+                   help="an earlier verdict's rows in the same table; an error if its "
+                        'protocol was another')
     _words(p, 'size', 'device', 'json', 'overwrite')
 
 # %% ../nbs/12_cli.ipynb #dae9c48d

@@ -51,9 +51,11 @@ def test_two_protocols_are_refused(folders, tmp_path, capsys):
     assert judge(folders, f'pale={folders/"pale"}', '--json', first) == 0
     assert judge(folders, f'same={folders/"truth"}', '--with', first) == 0
     assert '| pale |' in capsys.readouterr().out
-    assert judge(folders, f'same={folders/"truth"}', '--with', first, '--size', 32) == 2
-    err = capsys.readouterr().err
+    second = tmp_path/'second.json'
+    assert judge(folders, f'same={folders/"truth"}', '--with', first, '--size', 32, '--json', second) == 2
+    out, err = capsys.readouterr()
     assert 'two protocols do not go into one table' in err and err.count('\n') == 1
+    assert '| same |' in out and [r['name'] for r in json.loads(second.read_text())['rows']] == ['same']
     (tmp_path/'fewer').mkdir()
     for p in sorted((folders/'pale').iterdir())[1:]: (tmp_path/'fewer'/p.name).write_bytes(p.read_bytes())
     assert judge(folders, f'pale={tmp_path/"fewer"}', '--with', first) == 2
