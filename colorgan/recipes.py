@@ -163,8 +163,9 @@ _light = (
            perceptual=.5, lam=200., label_smoothing=.1,
            ema=.995, frozen=3,
            gan_epochs=10, gen_lr=1e-4, critic_lr=4e-4, critic_warmup=100),
-    Recipe('light-l1', f'{_quarter}; L1 only', **_light_net, **_bundled,
-           encoder_lr_mult=.5, warmup=.0003, bs=32, ema=.998, gan_epochs=0),
+    Recipe('light-l1', f'{_quarter}; L1 only',
+           **_light_net | _bundled | dict(opt='muon', pretrain_lr=1e-3),
+           encoder_lr_mult=.03, freeze_bn='encoder', warmup=.02, bs=32, ema=.998, gan_epochs=0),
     Recipe('light-plain', f'{_quarter}; L1, then GAN, and nothing else', **_light_net,
            gen_kw={'chroma': 4}, size=128, bs=64, warmup=.02, encoder_lr_mult=1/3, ema=.997,
            pretrain_lr=2e-3, gan_epochs=10))

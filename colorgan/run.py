@@ -321,7 +321,7 @@ def train(data, # photos, as `get_dls` takes them, or `DataLoaders` of it
     asked = dict(pretrain_epochs=pretrain_epochs, gan_epochs=gan_epochs, items=items,
                  **size_fields(size),
                  bs=None if bs == 'auto' else bs)
-    if init and recipe.freeze_bn == 'none': changes = dict(freeze_bn='all') | changes
+    if init: changes = dict(freeze_bn='all') | changes
     asked |= {f'{stage}_epochs': 0 for stage, m in minutes.items() if m == 0}
     recipe = replace(recipe, **{k: v for k, v in asked.items() if v is not None}, **changes)
     wanted = [stage for stage in minutes if minutes[stage] or getattr(recipe, f'{stage}_epochs')]
