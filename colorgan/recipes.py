@@ -153,22 +153,22 @@ _without_critic = (
 
 # %% ../nbs/08_recipes.ipynb #110b534d
 _light_net = dict(gen='light_net', critic_kw={'n_down': 2}, critic_at=4,
-                  opt='adamw', wd=.01, schedule='cosine', pretrain_epochs=40)
+                  wd=.01, schedule='cosine', pretrain_epochs=40)
 _bundled = dict(gen_kw={'chroma': 4, 'queries': 20}, size=192, sizes=(128, 160, 192), old=.1,
-                sharpness=.4, clip=1., pretrain_lr=4e-4)
+                sharpness=.4, clip=1.)
 _quarter = 'ours: EfficientNet-Lite0 encoder, chroma at a quarter of the resolution'
 _light = (
     Recipe('light', f'{_quarter}; a perceptual loss and a discriminator', **_light_net, **_bundled,
            tone=.3, pixel_loss='ciede2000', encoder_lr_mult=1/3, warmup=.02, bs=16,
            perceptual=.5, lam=200., label_smoothing=.1,
-           ema=.995, frozen=3,
+           ema=.995, frozen=3, opt='adamw', pretrain_lr=4e-4,
            gan_epochs=10, gen_lr=1e-4, critic_lr=4e-4, critic_warmup=100),
-    Recipe('light-l1', f'{_quarter}; L1 only',
-           **_light_net | _bundled | dict(opt='muon', pretrain_lr=1e-3),
-           encoder_lr_mult=.03, freeze_bn='encoder', warmup=.02, bs=32, ema=.998, gan_epochs=0),
+    Recipe('light-l1', f'{_quarter}; L1 only', **_light_net, **_bundled,
+           opt='muon', pretrain_lr=1e-3, encoder_lr_mult=.03, freeze_bn='encoder', warmup=.02,
+           bs=32, ema=.998, gan_epochs=0),
     Recipe('light-plain', f'{_quarter}; L1, then GAN, and nothing else', **_light_net,
            gen_kw={'chroma': 4}, size=128, bs=64, warmup=.02, encoder_lr_mult=1/3, ema=.997,
-           pretrain_lr=2e-3, gan_epochs=10))
+           opt='adamw', pretrain_lr=2e-3, gan_epochs=10))
 recipes = {r.name: r for r in (*_with_critic, *_without_critic, *_light)}
 
 # %% ../nbs/08_recipes.ipynb #906ab8db
