@@ -63,27 +63,30 @@ class TorchNet:
             x = gen.space.x_of_L(torch.from_numpy(L).to(device))
             return gen.space.ab(gen(x)).float().cpu().numpy()
 
+# %% ../nbs/10_colorizer.ipynb #5d1e0c7a
+def onnx_session(path, # a file
+                 threads=0): # that work on one call; 0: as many as there are cores
+    "The graph in an ONNX file, as onnxruntime runs it on a processor; raises `ColorganError` if it cannot"
+    if not find_spec('onnxruntime'):
+        raise ColorganError(f'{label(path)} needs onnxruntime: pip install onnxruntime')
+    import onnxruntime as ort
+    ort.set_default_logger_severity(3)
+    options = ort.SessionOptions()
+    options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+    options.intra_op_num_threads = threads
+    try: return ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+    except Exception as e:
+        raise ColorganError(f'{label(path)} is not an ONNX file that can be run') from e
+
 # %% ../nbs/10_colorizer.ipynb #9c9fbdbb
 class OnnxNet:
     """An ONNX file as a function on numpy arrays, in Lab units: L of shape `(n, 1, h, w)` to
     ab, `(n, 2, h, w)`"""
     def __init__(self, path, # the file, as `colorgan export --chroma-only` writes it
                  threads=0): # that work on one call; 0: as many as there are cores
-        if not find_spec('onnxruntime'):
-            raise ColorganError(f'{label(path)} needs onnxruntime: pip install onnxruntime')
-        import onnxruntime as ort
-        ort.set_default_logger_severity(3)
-        options = ort.SessionOptions()
-        options.add_session_config_entry('session.intra_op.allow_spinning', '0')
-        options.intra_op_num_threads = threads
-        self.path = Path(path).absolute()
-        try:
-            self.session = ort.InferenceSession(str(path), options,
-                                                providers=['CPUExecutionProvider'])
-            inputs = [i.name for i in self.session.get_inputs()]
-            self.info = self.session.get_modelmeta().custom_metadata_map
-        except Exception as e:
-            raise ColorganError(f'{label(path)} is not an ONNX file that can be run') from e
+        self.session, self.path = onnx_session(path, threads), Path(path).absolute()
+        inputs = [i.name for i in self.session.get_inputs()]
+        self.info = self.session.get_modelmeta().custom_metadata_map
         if inputs != ['L']:
             raise ColorganError(f'{label(path)} holds something else than a network of '
                                 'colorgan: export it with '

@@ -175,7 +175,7 @@ def test_lpips_with_weights(hub):
 
 def test_without_a_network_it_is_said_quickly(hub, capsys, monkeypatch):
     "A server that never answers, for everything: three short sentences, long before a time-out of minutes"
-    pytest.importorskip('torch_fidelity')
+    for m in ('torch_fidelity', 'onnxscript'): pytest.importorskip(m)
     from colorgan import core
     from colorgan.nets import encoder
     from colorgan.judge import networks as perceptual
@@ -189,6 +189,31 @@ def test_without_a_network_it_is_said_quickly(hub, capsys, monkeypatch):
                                          judges.inception) == (None, None, None)
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 3 and all('left out: ' in s and len(s) < 140 for s in said), said
+
+
+def test_the_judge_is_written_for_onnxruntime_once_and_sees_the_same_without_it(tmp_path, monkeypatch):
+    "Kept with the downloads; where nothing can be kept, or the file is broken, torch sees the photos"
+    pytest.importorskip('onnxscript')
+    import timm
+    from colorgan.judge import networks
+    torch.manual_seed(0)
+    state, rgb = timm.create_model('tf_efficientnet_lite0').state_dict(), torch.rand(2, 3, 48, 64)
+    monkeypatch.setattr(networks, 'timm_state', lambda name: state)
+
+    def seen(folder):
+        monkeypatch.setenv('COLORGAN_DATA', str(folder))
+        lite = networks.lite_view()
+        return lite.session, lite(rgb)
+
+    session, vectors = seen(tmp_path)
+    file, = (tmp_path/'judges').iterdir()
+    written = file.stat().st_mtime_ns
+    assert session and seen(tmp_path)[0] and file.stat().st_mtime_ns == written
+    file.write_bytes(b'broken')
+    (tmp_path/'file').touch()
+    for folder in tmp_path, tmp_path/'file':
+        session, by_torch = seen(folder)
+        assert session is None and torch.allclose(by_torch, vectors, atol=1e-4)
 
 
 @pytest.mark.parametrize('stage', ['pretrain', 'gan'])

