@@ -85,11 +85,20 @@ class Run:
                                 'another folder')
         before, now = ({**d, **d['recipe']} for d in (old, json.loads(json.dumps(self.settings))))
         may_differ = ('recipe', 'data', 'valid', 'amp', 'compile')
-        for k in now:
-            if k in before and k not in may_differ and before[k] != now[k]:
-                raise ColorganError(f'{path} was begun with {k} {before[k]!r}, not {now[k]!r}: '
-                                    'give the same command as then, or another folder')
+        other = {k: v for k, v in now.items() if k in before and k not in may_differ and before[k] != v}
+        budgets = self.open_budgets(before, now) if other and not old.get('finished') else ()
+        for k, v in other.items():
+            if k in budgets: continue
+            raise ColorganError(f'{path} was begun with {k} {before[k]!r}, not {v!r}: '
+                                'give the same command as then, or another folder')
+        if other:
+            print(f'From now on {path} has', ', '.join(f'{k} {v:g}' for k, v in other.items()) + '.')
+            self.folder.describe(old | other)
         return old.get('finished', False)
+    def open_budgets(self, before, now): # settings
+        "The minutes that may still change: those of stages that had minutes and have not ended"
+        ended = (self.checkpoints.load() or {'stage': 0})['stage']
+        return [k for k in ('pretrain_minutes', 'gan_minutes')[ended:] if before.get(k) and now.get(k)]
 
     def pick_up(self, gen) -> int: # the number of the stage to go on with
         "Load the newest checkpoint"

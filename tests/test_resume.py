@@ -26,12 +26,13 @@ recipe = replace('pix2pix', size=32, bs=2, gen_kw=dict(base=4),
 two_stages = replace(recipe, name='two-stages')
 
 
-def training(out, minutes=0.):
+def training(out, minutes=0., **kwargs):
     """Train in a process of its own, from the beginning or from the newest checkpoint; a
     checkpoint after every batch."""
     torch.set_num_threads(1)
     sys.stdout = open(os.devnull, 'w')
-    train('bundled', two_stages, out, device='cpu', resume=True, checkpoint_minutes=minutes)
+    train('bundled', two_stages, out, device='cpu', resume=True, checkpoint_minutes=minutes,
+          **kwargs)
 
 
 def start(out, **kwargs):
@@ -132,6 +133,26 @@ def test_another_command_is_refused(alone):
         train('bundled', replace(two_stages, bs=3), alone, device='cpu', resume=True)
     with pytest.raises(ColorganError, match='was begun with seed 42, not 1'):
         train('bundled', two_stages, alone, device='cpu', resume=True, seed=1)
+
+
+def test_the_minutes_of_a_stage_that_has_not_ended_may_change(tmp_path, capsys):
+    out = tmp_path/'run'
+    checkpoints = lambda: [int(f.stem) for f in out.glob('checkpoints/*.pt')]
+
+    def go(*minutes):
+        return train('bundled', two_stages, out, device='cpu', resume=True,
+                     **dict(zip(('pretrain_minutes', 'gan_minutes'), minutes)))
+
+    kill(start(out, pretrain_minutes=600, gan_minutes=600), checkpoints)
+    for minutes in (None, 600), (0, 600), (600, None):
+        with pytest.raises(ColorganError, match='was begun with'): go(*minutes)
+    kill(start(out, pretrain_minutes=.02, gan_minutes=600), lambda: max(checkpoints()) > 10**9)
+    with pytest.raises(ColorganError, match='was begun with pretrain_minutes 0.02, not 600'): go(600, 600)
+    go(.02, .01)
+    assert f'From now on {out} has gan_minutes 0.01.' in capsys.readouterr().out
+    settings = json.loads((out/'run.json').read_text())
+    assert settings['finished'] and (settings['pretrain_minutes'], settings['gan_minutes']) == (.02, .01)
+    with pytest.raises(ColorganError, match='was begun with gan_minutes 0.01, not 9'): go(.02, 9)
 
 
 def test_ctrl_c_keeps_what_was_trained(tmp_path, alone):
