@@ -66,7 +66,7 @@ class TorchNet:
 # %% ../nbs/10_colorizer.ipynb #5d1e0c7a
 def onnx_session(path, # a file
                  threads=0): # that work on one call; 0: as many as there are cores
-    "The graph in an ONNX file, as onnxruntime runs it on a processor; raises `ColorganError` if it cannot"
+    "The graph in an ONNX file, as onnxruntime runs it on the CPU; raises `ColorganError` if it cannot"
     if not find_spec('onnxruntime'):
         raise ColorganError(f'{label(path)} needs onnxruntime: pip install onnxruntime')
     import onnxruntime as ort

@@ -53,7 +53,7 @@ class LiteView(nn.Module):
         self.session = graph and onnx_session(graph, torch.get_num_threads())
         self.net = net.to(memory_format=torch.channels_last)
     def run(self, rgb):
-        "The vectors of photos from -1 to 1, `(n, 3, 224, 224)`; on a processor by onnxruntime, if there is a graph"
+        "The vectors of photos from -1 to 1, `(n, 3, 224, 224)`; on the CPU by onnxruntime, if there is a graph"
         if not self.session or rgb.device.type != 'cpu': return self.net(rgb)
         return torch.from_numpy(self.session.run(None, {'rgb': rgb.numpy()})[0])
     @torch.inference_mode()
