@@ -181,11 +181,13 @@ class ColourLoss:
     loss and `sliced_wasserstein`; in training also what the encoder forgets, weights, and latent"""
     def __init__(self, recipe, # a `Recipe`
                  gen, # the generator that will be trained
-                 recognition=0.): # weight of `RecognitionLoss`
+                 recognition=0., # weight of `RecognitionLoss`
+                 perceptual=None): # of `PerceptualLoss`; None: the recipe's
         bins = recipe.pixel_loss == 'bins'
         self.pixel = (BinLoss(gen, recipe.rare) if bins
                       else pixel_loss(recipe.pixel_loss, recipe.space, recipe.rare))
-        self.sliced, self.weight = recipe.sliced, recipe.perceptual
+        self.sliced = recipe.sliced
+        self.weight = recipe.perceptual if perceptual is None else perceptual
         self.perceptual = PerceptualLoss(recipe.space) if self.weight else None
         self.recognition, self.known = recognition, RecognitionLoss(gen) if recognition else None
         self.gen, self.weight_l1, self.kl = gen, recipe.weight_l1, recipe.kl

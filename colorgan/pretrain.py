@@ -28,5 +28,5 @@ def pretrain_learner(dls, # `DataLoaders` of `get_dls`, in the recipe's space
     lr = recipe.pretrain_lr
     ours = dict(opt_func=create_opt_func(recipe, (.9, .999)), splitter=splitter,
                 lr=[lr * recipe.encoder_lr_mult, lr], metrics=ab_error(recipe.space))
-    loss = ColourLoss(recipe, gen, recipe.recognition)
+    loss = ColourLoss(recipe, gen, recipe.recognition, recipe.pretrain_perceptual)
     return make_learner(dls, gen, loss, recipe, gen, cbs, clock, **ours | kwargs)

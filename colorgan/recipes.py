@@ -55,6 +55,7 @@ class Recipe:
     # weight, next to the pixel loss, of the distance between a photo's colors and the true ones, wherever they are
     sliced: float = 0.
     perceptual: float = 0. # weight of the distance in an ImageNet encoder's features
+    pretrain_perceptual: float = None # the same in the first stage; None: as in the second
     recognition: float = 0. # weight, in the first stage, of what the encoder forgets of ImageNet's classes
     # what generator and critic play for
     adv_loss: str = _one_of('vanilla', 'lsgan', 'hinge', 'wgan-gp')
@@ -155,16 +156,15 @@ _without_critic = (
 _light_net = dict(gen='light_net', critic_kw={'n_down': 2}, critic_at=4,
                   wd=.01, schedule='cosine', pretrain_epochs=40)
 _bundled = dict(gen_kw={'chroma': 4, 'queries': 20}, size=192, sizes=(128, 160, 192), old=.1,
-                sharpness=.4, clip=1.)
+                sharpness=.4, clip=1., opt='muon', pretrain_lr=1e-3, encoder_lr_mult=.03,
+                freeze_bn='encoder', warmup=.02)
 _quarter = 'ours: EfficientNet-Lite0 encoder, chroma at a quarter of the resolution'
 _light = (
     Recipe('light', f'{_quarter}; a perceptual loss and a discriminator', **_light_net, **_bundled,
-           tone=.3, pixel_loss='ciede2000', encoder_lr_mult=1/3, warmup=.02, bs=16,
+           tone=.3, pixel_loss='ciede2000', bs=16, ema=.995, pretrain_perceptual=0.,
            perceptual=.5, lam=200., label_smoothing=.1,
-           ema=.995, frozen=3, opt='adamw', pretrain_lr=4e-4,
            gan_epochs=10, gen_lr=1e-4, critic_lr=4e-4, critic_warmup=100),
     Recipe('light-l1', f'{_quarter}; L1 only', **_light_net, **_bundled,
-           opt='muon', pretrain_lr=1e-3, encoder_lr_mult=.03, freeze_bn='encoder', warmup=.02,
            bs=32, ema=.998, gan_epochs=0),
     Recipe('light-plain', f'{_quarter}; L1, then GAN, and nothing else', **_light_net,
            gen_kw={'chroma': 4}, size=128, bs=64, warmup=.02, encoder_lr_mult=1/3, ema=.997,

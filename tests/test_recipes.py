@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from colorgan import loss
 from colorgan.engine.callbacks import Schedule
 from colorgan.cli import parser
 from colorgan.colorizer import Colorizer, OnnxNet, TorchNet
@@ -244,6 +245,19 @@ def compare(out, **asked):
 
 
 def fails(*args, **kwargs): raise ColorganError('the disk is full')
+
+
+def test_the_perceptual_loss_of_light_waits_for_the_second_stage(batch, monkeypatch):
+    "In a recipe that says nothing of the first stage, it is there in both"
+    seen = []
+    monkeypatch.setattr(loss, 'PerceptualLoss', lambda space: lambda pred, y: seen.append(len(y)) or 0.)
+    for recipe, expected in (tiny('light'), [0, 1]), (tiny('light', pretrain_perceptual=None), [1, 1]):
+        gen, counts = create_gen(recipe), []
+        for learner in pretrain_learner(batch['lab'], recipe, gen), gan_learner(batch['lab'], recipe, gen):
+            seen.clear()
+            with learner.no_bar(), learner.no_logging(): learner.validate()
+            counts.append(len(seen))
+        assert counts == expected
 
 
 @pytest.fixture(scope='module')

