@@ -85,6 +85,8 @@ class OnnxNet:
     def __init__(self, path, # the file, as `colorgan export --chroma-only` writes it
                  threads=0): # that work on one call; 0: as many as there are cores
         self.session, self.path = onnx_session(path, threads), Path(path).absolute()
+        # two callers at once on a session that has threads of its own have hung (ONNX Runtime 1.32)
+        self.turn = nullcontext() if threads == 1 else Lock()
         inputs = [i.name for i in self.session.get_inputs()]
         self.info = self.session.get_modelmeta().custom_metadata_map
         if inputs != ['L']:
@@ -94,7 +96,8 @@ class OnnxNet:
         name = f'in {label(path)}, '
         self.stride = check_number(f'{name}stride', self.info.get('stride', 32), 1, 1024, int)
         self.size = check_number(f'{name}size', self.info.get('size', 256), 16, 4096, int)
-    def __call__(self, L): return self.session.run(None, {'L': L.astype(np.float32)})[0]
+    def __call__(self, L):
+        with self.turn: return self.session.run(None, {'L': L.astype(np.float32)})[0]
 
 # %% ../nbs/10_colorizer.ipynb #b3e4c97c
 def _graph_of(folder):

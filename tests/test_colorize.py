@@ -8,6 +8,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import zipfile
 import time
 import venv
@@ -529,6 +530,24 @@ def test_a_generator_that_is_being_trained():
         with ThreadPoolExecutor(6) as pool: results = list(pool.map(predict, range(36)))
         assert all(np.array_equal(ab, right[i % 12]) and training for i, (ab, training) in enumerate(results))
         assert all(torch.equal(t, before[k]) for k, t in gen.state_dict().items())
+
+
+@pytest.mark.parametrize('threads, callers', [(0, 1), (1, 2)])
+def test_one_caller_at_a_time_where_a_session_has_threads_of_its_own(threads, callers):
+    "Two at once have hung. Without threads of its own they need not wait: both are inside before either leaves."
+    from concurrent.futures import ThreadPoolExecutor
+    net, both, inside = OnnxNet(find_weights('light')/'model.onnx', threads), threading.Barrier(callers), []
+    class Session:
+        def run(self, names, feed):
+            inside.append(1)
+            most = len(inside)
+            both.wait(60)
+            time.sleep(.02)
+            inside.pop()
+            return [most]
+    net.session = Session()
+    with ThreadPoolExecutor(2) as pool: most = list(pool.map(net, [np.zeros((1, 1, 32, 32))] * 8))
+    assert max(most) == callers
 
 
 @pytest.mark.parametrize('command', [[sys.executable, 'colorize.py'], ['node', 'colorize.mjs']],

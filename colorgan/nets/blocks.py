@@ -73,7 +73,8 @@ class SelfAttention(nn.Module):
                  pool=4): # a region is so many by so many pixels
         super().__init__()
         self.pool = pool
-        self.q, self.k, self.v = nn.Conv2d(c, c // 8, 1), nn.Conv2d(c, c // 8, 1), nn.Conv2d(c, c // 2, 1)
+        self.q, self.v = nn.Conv2d(c, c // 8, 1), nn.Conv2d(c, c // 2, 1)
+        self.k = nn.Conv2d(c, c // 8, 1, bias=False) # softmax would take a bias out again
         self.out, self.gamma = nn.Conv2d(c // 2, c, 1), nn.Parameter(torch.zeros(1))
     def forward(self, x):
         regions = F.max_pool2d(x, self.pool) if self.pool > 1 else x

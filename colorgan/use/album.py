@@ -261,7 +261,7 @@ def colorize_files(inputs, # photos, folders and zips: a path or a list of paths
     report.there = len(jobs) - len(todo)
     if not todo: return report
     colorizer = weights if isinstance(weights, Colorizer) else Colorizer(weights, size, device)
-    if len(todo) >= 8: colorizer = _for_many(colorizer)
+    if len(todo) > 1: colorizer = _for_many(colorizer)
     bar = _Progress(len(todo), progress)
     album = _Album(colorizer, **settings)
     try: _run(album, todo, report, bar)
